@@ -1,0 +1,1 @@
+"""Where the thinking comes from: model engines behind one chat interface."""

@@ -1,0 +1,1 @@
+"""The contract between agents, pure: no NATS, no clock, no randomness and no await in here."""

@@ -1,0 +1,49 @@
+"""The words that every model of the protocol is made of: names, JSON, strict frozen models."""
+
+import json
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, JsonValue, StringConstraints
+
+__all__ = ["Json", "Name", "Role", "Strict", "Usage", "canonical_json", "role_of"]
+
+Json = JsonValue
+"""Any JSON value: null, boolean, number, string, array or object."""
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+"""A name that a person chose (team, agent, step, input): safe in subjects, file names and templates."""
+
+Role = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}@[a-z][a-z0-9_-]{0,62}$")]
+"""``agent@team``: the queue that an assignment or a result is meant for."""
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses unknown fields and NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, serialize_by_alias=True)
+
+
+class Usage(Strict):
+    """What model calls cost. Sums with ``+``."""
+
+    calls: int = 0
+    """Answered requests to a model, retries after an error not included."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            calls=self.calls + other.calls,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+        )
+
+
+def role_of(agent: str, team: str) -> str:
+    """Return the role ``agent@team``."""
+    return f"{agent}@{team}"
+
+
+def canonical_json(value: Json) -> str:
+    """Return ``value`` as JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

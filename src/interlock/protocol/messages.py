@@ -1,0 +1,332 @@
+"""The messages that agents exchange: frozen models, one per kind, each carrying its envelope.
+
+Who sent a message is what the broker authenticated, never a field in here. Trace context and the message id for
+deduplication ride in the broker's headers.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, Field
+
+from interlock.protocol.base import Json, Name, Role, Strict, Usage
+from interlock.protocol.criteria import Criterion
+from interlock.protocol.team import Budget, Step, Team
+
+__all__ = [
+    "JOB_TASK",
+    "MESSAGE_TYPES",
+    "VERSION",
+    "ActionTaken",
+    "AttemptSummary",
+    "Autonomy",
+    "CriterionVerdict",
+    "EffectDone",
+    "EffectInDoubt",
+    "EffectIntended",
+    "Envelope",
+    "Feedback",
+    "Grant",
+    "JobClosed",
+    "JobStatus",
+    "JobSubmitted",
+    "Message",
+    "PlanAccepted",
+    "PlanExpanded",
+    "PlanProposed",
+    "PlanRejected",
+    "QuestionAnswered",
+    "QuestionAsked",
+    "TaskAssigned",
+    "TaskClosed",
+    "TaskOutcome",
+    "TaskResult",
+    "TaskVerdict",
+    "Verdict",
+]
+
+VERSION: Literal[1] = 1
+"""The version of the message schema; it rises when a reader of the previous one could misunderstand."""
+
+JOB_TASK = "_"
+"""The task token of a job's own chain."""
+
+Autonomy = Literal["suggest", "ask", "bounded"]
+JobStatus = Literal["succeeded", "partial", "failed", "killed"]
+TaskOutcome = Literal["accepted", "failed", "cancelled"]
+Verdict = Literal["pass", "fail", "uncertain"]
+
+Token = Annotated[str, Field(pattern=r"^[A-Za-z0-9_:-]{1,128}$")]
+"""One token of a subject."""
+
+
+class Envelope(Strict):
+    """What every message carries."""
+
+    v: Literal[1] = VERSION
+    id: Token
+    """Unique: the broker drops a second message with the same id."""
+    ns: Name
+    job: Token
+    task: Token = JOB_TASK
+    attempt: int = Field(default=0, ge=0)
+    """The attempt that this is about, from 1; 0 where there is none."""
+    answers: int = Field(default=0, ge=0)
+    """Stream sequence of the message that this one answers: the head of the task's chain; 0 starts a chain."""
+    at: AwareDatetime
+    """When the sender made the message, by the sender's clock."""
+    deadline: AwareDatetime | None = None
+    """When the job must be over."""
+    epoch: int = Field(default=0, ge=0)
+    """The kill epoch that the sender acts under."""
+
+
+class ActionTaken(Strict):
+    """One tool call of an attempt."""
+
+    tool: str
+    arguments: Json
+    outcome: str
+
+
+class Grant(Strict):
+    """What an assignment lets its attempt use."""
+
+    tools: tuple[str, ...] = ()
+    tokens: int | None = Field(default=None, ge=0)
+    calls: int | None = Field(default=None, ge=0)
+    seconds: float = Field(gt=0)
+    """How long the attempt may take once begun."""
+
+
+class CriterionVerdict(Strict):
+    """Whether one criterion holds, and what shows it."""
+
+    criterion: str
+    """The criterion's label."""
+    holds: bool | None
+    """None: it could not be decided, which is never a pass."""
+    evidence: str
+    """What was found, in words a person and a model can act on."""
+    change: str = ""
+    """What to do differently; empty where the criterion holds."""
+
+
+class Feedback(Strict):
+    """Why an earlier attempt was not accepted."""
+
+    attempt: int = Field(ge=1)
+    criteria: tuple[CriterionVerdict, ...]
+    """Only those that do not hold or could not be decided."""
+
+
+class AttemptSummary(Strict):
+    """What an earlier attempt came to."""
+
+    attempt: int = Field(ge=1)
+    output: Json = None
+    reason: str = ""
+
+
+class JobSubmitted(Envelope):
+    """A client gives a goal to a team. Starts the job's chain."""
+
+    kind: Literal["job.submitted"] = "job.submitted"
+    team: Team
+    """The team as it was when the job was submitted; its file sources are read and replaced by their items."""
+    goal: str
+    inputs: dict[Name, Json] = {}
+    budget: Budget = Budget()
+    autonomy: Autonomy = "bounded"
+    parent: Token | None = None
+    """The job that this one is a part of."""
+
+
+class PlanProposed(Envelope):
+    """A manager proposes steps."""
+
+    kind: Literal["plan.proposed"] = "plan.proposed"
+    version: int = Field(ge=1)
+    steps: tuple[Step, ...] = Field(min_length=1)
+
+
+class PlanAccepted(Envelope):
+    """The steps that the job follows from here on."""
+
+    kind: Literal["plan.accepted"] = "plan.accepted"
+    version: int = Field(ge=1)
+    steps: tuple[Step, ...] = Field(min_length=1)
+    """With every need written out."""
+    result_steps: tuple[Name, ...] = Field(min_length=1)
+    """The steps that the job's result is made of."""
+
+
+class PlanRejected(Envelope):
+    """A proposed plan must not run."""
+
+    kind: Literal["plan.rejected"] = "plan.rejected"
+    version: int = Field(ge=1)
+    reasons: tuple[str, ...] = Field(min_length=1)
+
+
+class PlanExpanded(Envelope):
+    """How many tasks a ``for_each`` step has, or that a step cannot run at all. In the job's chain."""
+
+    kind: Literal["plan.expanded"] = "plan.expanded"
+    step: Name
+    items: int = Field(ge=0)
+    reason: str = ""
+    """Why the step has no tasks, where that is not simply an empty list."""
+
+
+class TaskAssigned(Envelope):
+    """One attempt is given to the workers of a role."""
+
+    kind: Literal["task.assigned"] = "task.assigned"
+    step: Name
+    index: int | None = Field(default=None, ge=0)
+    """Position of the task's item in its ``for_each`` list, from 0; None for a step without one."""
+    role: Role
+    """Whose workers this is for."""
+    verifier: Role
+    """Who will check the result."""
+    goal: str = ""
+    instruction: str
+    output_schema: dict[str, Json] | None = None
+    """JSON Schema of the output; None: text."""
+    criteria: tuple[Criterion, ...] = ()
+    grant: Grant
+    feedback: tuple[Feedback, ...] = ()
+    """Oldest first."""
+    earlier: AttemptSummary | None = None
+    """The attempt before this one."""
+
+
+class TaskResult(Envelope):
+    """A worker's claim."""
+
+    kind: Literal["task.result"] = "task.result"
+    role: Role
+    """Whose verifiers this is for."""
+    status: Literal["done", "gave_up", "needs_input"]
+    output: Json = None
+    reason: str = ""
+    """Why the worker gave up or what it needs."""
+    actions: tuple[ActionTaken, ...] = ()
+    usage: Usage = Usage()
+    reasoning: str = ""
+    """A short summary of how the worker came to its output."""
+
+
+class TaskVerdict(Envelope):
+    """What a verifier says of a result. It judges the attempt that it names and no other."""
+
+    kind: Literal["task.verdict"] = "task.verdict"
+    verdict: Verdict
+    criteria: tuple[CriterionVerdict, ...] = ()
+    usage: Usage = Usage()
+
+
+class TaskClosed(Envelope):
+    """The end of a task's chain."""
+
+    kind: Literal["task.closed"] = "task.closed"
+    outcome: TaskOutcome
+    stands: int | None = Field(default=None, ge=1)
+    """The attempt whose output is the task's; only with ``accepted``."""
+    reason: str = ""
+
+
+class QuestionAsked(Envelope):
+    """An agent asks a person."""
+
+    kind: Literal["question.asked"] = "question.asked"
+    question: Token
+    text: str
+    options: tuple[str, ...] = ()
+    """Empty: free text."""
+    default: str | None = None
+    """What counts as the answer when the deadline passes."""
+
+
+class QuestionAnswered(Envelope):
+    """A person's answer, or the default after the deadline."""
+
+    kind: Literal["question.answered"] = "question.answered"
+    question: Token
+    answer: str
+    by_default: bool = False
+
+
+class EffectIntended(Envelope):
+    """A change outside is about to be made. In the task's chain, so that a stale attempt cannot start one."""
+
+    kind: Literal["effect.intended"] = "effect.intended"
+    key: Token
+    """Idempotency key."""
+    tool: str
+    arguments_digest: str
+
+
+class EffectDone(Envelope):
+    """What a change outside came to. Outside the chain: what happened is always recorded."""
+
+    kind: Literal["effect.done"] = "effect.done"
+    key: Token
+    outcome: Json
+
+
+class EffectInDoubt(Envelope):
+    """It is not known whether a change outside was made. Outside the chain."""
+
+    kind: Literal["effect.in_doubt"] = "effect.in_doubt"
+    key: Token
+    reason: str
+
+
+class JobClosed(Envelope):
+    """The end of a job."""
+
+    kind: Literal["job.closed"] = "job.closed"
+    status: JobStatus
+    result: Json = None
+    reason: str = ""
+    usage: Usage = Usage()
+
+
+Message = Annotated[
+    JobSubmitted
+    | PlanProposed
+    | PlanAccepted
+    | PlanRejected
+    | PlanExpanded
+    | TaskAssigned
+    | TaskResult
+    | TaskVerdict
+    | TaskClosed
+    | QuestionAsked
+    | QuestionAnswered
+    | EffectIntended
+    | EffectDone
+    | EffectInDoubt
+    | JobClosed,
+    Field(discriminator="kind"),
+]
+"""Any message of the log."""
+
+MESSAGE_TYPES: tuple[type[Envelope], ...] = (
+    JobSubmitted,
+    PlanProposed,
+    PlanAccepted,
+    PlanRejected,
+    PlanExpanded,
+    TaskAssigned,
+    TaskResult,
+    TaskVerdict,
+    TaskClosed,
+    QuestionAsked,
+    QuestionAnswered,
+    EffectIntended,
+    EffectDone,
+    EffectInDoubt,
+    JobClosed,
+)

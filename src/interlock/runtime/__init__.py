@@ -1,0 +1,1 @@
+"""What makes a team run: files, broker, bus, processes, commands."""
