@@ -1,14 +1,34 @@
 """The words that every model of the protocol is made of: names, JSON, strict frozen models."""
 
 import json
+from collections.abc import Iterable
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, JsonValue, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue, StringConstraints
 
-__all__ = ["Json", "Name", "Role", "Strict", "Usage", "canonical_json", "role_of"]
+__all__ = ["MAX_DEPTH", "Json", "Name", "Role", "Strict", "Usage", "canonical_json", "role_of"]
 
-Json = JsonValue
-"""Any JSON value: null, boolean, number, string, array or object."""
+MAX_DEPTH = 64
+"""How many arrays and objects may stand inside each other in a JSON value of a message."""
+
+
+def _shallow(value: JsonValue) -> JsonValue:
+    level: list[JsonValue] = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [inner for outer in level for inner in _children(outer)]
+        if not level:
+            return value
+    raise ValueError(f"is nested deeper than {MAX_DEPTH} levels")
+
+
+def _children(value: JsonValue) -> Iterable[JsonValue]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+Json = Annotated[JsonValue, AfterValidator(_shallow)]
+"""Any JSON value (null, boolean, number, string, array or object) of a bounded depth."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 """A name that a person chose (team, agent, step, input): safe in subjects, file names and templates."""

@@ -12,8 +12,8 @@ from interlock.protocol.base import Json, Strict
 
 __all__ = [
     "CHECK_NAMES",
-    "AnyCriterion",
     "CRITERION_KEYS",
+    "AnyCriterion",
     "CharactersCheck",
     "Check",
     "CommandCriterion",

@@ -1,0 +1,92 @@
+"""Messages to bytes and back: UTF-8 JSON, defaults left out, every failure a ``ProtocolError``."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from interlock.protocol.base import Strict
+from interlock.protocol.errors import BodyNotJson, BodyTooLarge, KindUnknown, MessageInvalid, VersionUnknown
+from interlock.protocol.messages import MESSAGE_TYPES, VERSION, Envelope, Message
+
+__all__ = ["MAX_BODY", "MAX_INLINE", "StoredBody", "decode", "encode", "kind_of"]
+
+MAX_INLINE = 256 * 1024
+"""The most bytes of a body that stand in the log itself; a larger one goes to the object store."""
+
+MAX_BODY = 64 * 1024 * 1024
+"""The most bytes of a body at all."""
+
+_PROBLEMS_SHOWN = 5
+
+
+class StoredBody(Strict):
+    """What stands in the log in place of a body that is in the object store."""
+
+    v: Literal[1] = VERSION
+    kind: Literal["body.stored"] = "body.stored"
+    digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+    size: int = Field(gt=0, le=MAX_BODY)
+    """Bytes."""
+
+
+_WIRE: TypeAdapter[Message | StoredBody] = TypeAdapter(Annotated[Message | StoredBody, Field(discriminator="kind")])
+
+
+def kind_of(message: type[Envelope | StoredBody]) -> str:
+    """Return the kind of a type of messages, such as ``task.result``."""
+    return str(message.model_fields["kind"].default)
+
+
+_KINDS = tuple(kind_of(model) for model in (*MESSAGE_TYPES, StoredBody))
+
+
+def encode(message: Envelope | StoredBody) -> bytes:
+    """Return the body of ``message``.
+
+    :raises BodyTooLarge: it would be more than ``MAX_BODY`` bytes
+    """
+    fields = message.model_dump_json(exclude_defaults=True, exclude={"v", "kind"})
+    kind = kind_of(type(message))
+    body = f'{{"v":{message.v},"kind":"{kind}",{fields[1:]}'.encode()
+    if len(body) > MAX_BODY:
+        raise BodyTooLarge(len(body), MAX_BODY)
+    return body
+
+
+def decode(body: bytes) -> Message | StoredBody:
+    """Return the message that ``body`` is, or the reference to it.
+
+    :raises BodyTooLarge: more than ``MAX_BODY`` bytes
+    :raises BodyNotJson: not JSON, or nested too deeply to read
+    :raises VersionUnknown: another version of the schema
+    :raises KindUnknown: no such kind
+    :raises MessageInvalid: wrong, missing or unknown fields
+    """
+    if len(body) > MAX_BODY:
+        raise BodyTooLarge(len(body), MAX_BODY)
+    try:
+        return _WIRE.validate_json(body)
+    except ValidationError as error:
+        raise _explain(body, error) from None
+
+
+def _explain(body: bytes, error: ValidationError) -> Exception:
+    """Find the one condition that ``error`` stands for; only bodies that are refused pay for this second look."""
+    problems = error.errors(include_url=False, include_input=False)
+    if problems[0]["type"] == "json_invalid":
+        return BodyNotJson(problems[0]["msg"])
+    document = from_json(body)
+    if not isinstance(document, dict):
+        return BodyNotJson(f"it is {_json_type(document)}")
+    if (version := document.get("v")) != VERSION:
+        return VersionUnknown(version, VERSION)
+    if (kind := document.get("kind")) not in _KINDS:
+        return KindUnknown(kind, _KINDS)
+    told = [f"{'.'.join(str(part) for part in problem['loc'][1:]) or kind}: {problem['msg']}" for problem in problems]
+    more = [f"and {len(told) - _PROBLEMS_SHOWN} more"] if len(told) > _PROBLEMS_SHOWN else []
+    return MessageInvalid(str(kind), (*told[:_PROBLEMS_SHOWN], *more))
+
+
+def _json_type(value: Any) -> str:
+    return {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}.get(type(value), "a number")

@@ -1,0 +1,58 @@
+"""Why bytes are not a message. One flat class per condition::
+
+ProtocolError
++-- BodyTooLarge        more bytes than a reader takes
++-- BodyNotJson         not JSON, or nested too deeply to read
++-- VersionUnknown      a schema version that this reader does not know
++-- KindUnknown         no such kind of message
++-- MessageInvalid      a known kind with wrong, missing or unknown fields
+"""
+
+__all__ = ["BodyNotJson", "BodyTooLarge", "KindUnknown", "MessageInvalid", "ProtocolError", "VersionUnknown"]
+
+
+class ProtocolError(Exception):
+    """Bytes that should have been a message are none."""
+
+
+class BodyTooLarge(ProtocolError):
+    """More bytes than a reader takes."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        self.size = size
+        self.limit = limit
+        super().__init__(f"a message body of {size} bytes exceeds the limit of {limit}")
+
+
+class BodyNotJson(ProtocolError):
+    """Not JSON at all, or nested too deeply to be read."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"a message body must be one JSON object in UTF-8: {reason}")
+
+
+class VersionUnknown(ProtocolError):
+    """A schema version that this reader does not know."""
+
+    def __init__(self, version: object, known: int) -> None:
+        self.version = version
+        self.known = known
+        super().__init__(f"message schema version {version!r} is unknown here; this reader knows version {known}")
+
+
+class KindUnknown(ProtocolError):
+    """No such kind of message."""
+
+    def __init__(self, kind: object, known: tuple[str, ...]) -> None:
+        self.kind = kind
+        super().__init__(f"message kind {kind!r} is unknown; known kinds are {', '.join(known)}")
+
+
+class MessageInvalid(ProtocolError):
+    """A known kind with wrong, missing or unknown fields."""
+
+    def __init__(self, kind: str, problems: tuple[str, ...]) -> None:
+        self.kind = kind
+        self.problems = problems
+        super().__init__(f"{kind} is invalid: {'; '.join(problems)}")

@@ -1,0 +1,123 @@
+"""Where messages go: the NATS subjects of the log, of live progress and of control.
+
+``il.<ns>.log.<part>.<job>.<task>.<kind>[.<role>]``, where ``part`` shares jobs out between managers, ``task`` is
+``_`` for the job's own chain, ``kind`` is the last word of the message's kind and ``role`` says whose queue it is for.
+"""
+
+import zlib
+from dataclasses import dataclass
+
+from interlock.protocol.messages import JOB_TASK, EffectDone, EffectInDoubt, Envelope, TaskAssigned, TaskResult
+
+__all__ = [
+    "PARTITIONS",
+    "LogSubject",
+    "SubjectInvalid",
+    "assigned_subjects",
+    "chain_subjects",
+    "job_subjects",
+    "live_subject",
+    "log_subject",
+    "log_subjects",
+    "parse_log_subject",
+    "partition_of",
+    "queue_subjects",
+    "submitted_subjects",
+]
+
+PARTITIONS = 16
+"""How many parts the jobs of a namespace are shared into. Fixed: it is written into every subject of the log."""
+
+_RECORD_MARK = "!"
+"""Ends the task token of what is recorded about a task outside its chain, so that a chain's wildcard leaves it out."""
+
+
+class SubjectInvalid(ValueError):
+    """A subject that is none of the log's."""
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        super().__init__(f"{subject!r} is no subject of the log: il.<ns>.log.<part>.<job>.<task>.<kind>[.<role>]")
+
+
+@dataclass(frozen=True, slots=True)
+class LogSubject:
+    """The parts of a log subject."""
+
+    ns: str
+    part: int
+    job: str
+    task: str
+    kind: str
+    """The last word of the message's kind."""
+    role: str | None
+    chained: bool
+    """Whether the entry stands in its task's chain."""
+
+
+def partition_of(job: str) -> int:
+    """Return the partition of ``job``, from 0 to ``PARTITIONS - 1``, the same on every machine."""
+    return zlib.crc32(job.encode()) % PARTITIONS
+
+
+def log_subject(message: Envelope) -> str:
+    """Return the subject that ``message`` is published to."""
+    kind = type(message).model_fields["kind"].default.rpartition(".")[2]
+    chained = not isinstance(message, EffectDone | EffectInDoubt)
+    task = message.task if chained else message.task + _RECORD_MARK
+    subject = f"{_task_prefix(message.ns, message.job, task)}.{kind}"
+    return f"{subject}.{message.role}" if isinstance(message, TaskAssigned | TaskResult) else subject
+
+
+def chain_subjects(ns: str, job: str, task: str = JOB_TASK) -> str:
+    """Return the wildcard over one chain: what the broker compares the expected sequence with."""
+    return f"{_task_prefix(ns, job, task)}.>"
+
+
+def job_subjects(ns: str, job: str) -> str:
+    """Return the wildcard over everything in the log about ``job``."""
+    return f"il.{ns}.log.{partition_of(job)}.{job}.>"
+
+
+def log_subjects(ns: str, part: int | None = None) -> str:
+    """Return the wildcard over one partition of the log, or over all of it."""
+    return f"il.{ns}.log.>" if part is None else f"il.{ns}.log.{part}.>"
+
+
+def queue_subjects(ns: str, kind: str, role: str) -> str:
+    """Return the wildcard over a role's queue; ``kind`` is ``assigned`` or ``result``."""
+    return f"il.{ns}.log.*.*.*.{kind}.{role}"
+
+
+def submitted_subjects(ns: str) -> str:
+    """Return the wildcard over the first entry of every job."""
+    return f"il.{ns}.log.*.*.{JOB_TASK}.submitted"
+
+
+def assigned_subjects(ns: str, job: str, task: str) -> str:
+    """Return the wildcard over a task's assignments; the last one is what an open result answers to."""
+    return f"{_task_prefix(ns, job, task)}.assigned.*"
+
+
+def live_subject(ns: str, job: str, event: str) -> str:
+    """Return the subject of a progress event that nobody must keep."""
+    return f"il.{ns}.live.{job}.{event}"
+
+
+def parse_log_subject(subject: str) -> LogSubject:
+    """Return the parts of ``subject``.
+
+    :raises SubjectInvalid: it is no subject of the log
+    """
+    match subject.split("."):
+        case ["il", ns, "log", part, job, task, kind, *role] if part.isdecimal() and len(role) <= 1:
+            chained = not task.endswith(_RECORD_MARK)
+            return LogSubject(
+                ns, int(part), job, task.removesuffix(_RECORD_MARK), kind, role[0] if role else None, chained
+            )
+        case _:
+            raise SubjectInvalid(subject)
+
+
+def _task_prefix(ns: str, job: str, task: str) -> str:
+    return f"il.{ns}.log.{partition_of(job)}.{job}.{task}"
