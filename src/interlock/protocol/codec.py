@@ -38,7 +38,7 @@ def kind_of(message: type[Envelope | StoredBody]) -> str:
     return str(message.model_fields["kind"].default)
 
 
-_KINDS = tuple(kind_of(model) for model in (*MESSAGE_TYPES, StoredBody))
+_KINDS = (*(kind_of(model) for model in MESSAGE_TYPES), kind_of(StoredBody))
 
 
 def encode(message: Envelope | StoredBody) -> bytes:

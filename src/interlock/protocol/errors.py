@@ -1,11 +1,13 @@
-"""Why bytes are not a message. One flat class per condition::
+"""Why bytes are not a message: one flat class per condition.
 
-ProtocolError
-+-- BodyTooLarge        more bytes than a reader takes
-+-- BodyNotJson         not JSON, or nested too deeply to read
-+-- VersionUnknown      a schema version that this reader does not know
-+-- KindUnknown         no such kind of message
-+-- MessageInvalid      a known kind with wrong, missing or unknown fields
+::
+
+    ProtocolError
+    +-- BodyTooLarge        more bytes than a reader takes
+    +-- BodyNotJson         not JSON, or nested too deeply to read
+    +-- VersionUnknown      a schema version that this reader does not know
+    +-- KindUnknown         no such kind of message
+    +-- MessageInvalid      a known kind with wrong, missing or unknown fields
 """
 
 __all__ = ["BodyNotJson", "BodyTooLarge", "KindUnknown", "MessageInvalid", "ProtocolError", "VersionUnknown"]

@@ -145,7 +145,8 @@ class Step(Strict):
     step: Name
     agent: Name
     do: str = Field(min_length=1)
-    """The instruction: a template over ``inputs``, ``goal`` and ``steps``; under ``for_each`` also ``item``, ``index``."""
+    """The instruction: a template over ``inputs``, ``goal`` and ``steps``; under ``for_each`` also ``item`` and
+    ``index``."""
     for_each: ForEach | None = None
     """A template that gives a list, a list, files, or JSON lines."""
     needs: tuple[Name, ...] = ()
