@@ -1,0 +1,85 @@
+"""The one way to talk to a model: a request of plain data, a reply of plain data, and the protocol between them."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from interlock.protocol.base import Json, Usage
+
+__all__ = ["ChatMessage", "ChatModel", "ChatReply", "ChatRequest", "ChatRole"]
+
+ChatRole = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One turn of a conversation."""
+
+    role: ChatRole
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """What a model is asked."""
+
+    messages: tuple[ChatMessage, ...]
+    """The conversation so far, oldest first."""
+    temperature: float
+    """From 0 (the likeliest words) to 2."""
+    max_tokens: int
+    """The most completion tokens of the answer; one that needs more ends with the finish reason ``length``."""
+    schema: dict[str, Json] | None = None
+    """JSON Schema that the answer must follow, as JSON text; None: free text. Engines bind the generation to it as far
+    as they can, so an answer is still to be parsed and validated."""
+    schema_name: str = "answer"
+    """What the schema is called in the request: letters, digits, ``_`` and ``-``, at most 64."""
+    seed: int | None = None
+    """Makes sampling repeatable where the engine supports it; None: the engine chooses."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReply:
+    """What a model answered."""
+
+    text: str
+    """The answer; may be empty."""
+    finish_reason: str
+    """Why the model stopped, in the words of its API: ``stop``, ``length``, ``content_filter``..."""
+    model: str
+    """The model that answered, as its server names it."""
+    usage: Usage
+    """One call and its tokens; the tokens are 0 where the server does not count them."""
+    response_id: str
+    """The server's id of the answer; empty where it gives none."""
+
+
+class ChatModel(Protocol):
+    """A model that can be asked; open one per process and endpoint, and share it between agents."""
+
+    @property
+    def provider(self) -> str:
+        """The kind of engine behind it, for traces: ``openai`` or ``local``."""
+        ...
+
+    @property
+    def name(self) -> str | None:
+        """The model's name as its server knows it; None as long as the server has not been asked for it."""
+        ...
+
+    @property
+    def url(self) -> str:
+        """The base URL of the API, without credentials."""
+        ...
+
+    async def chat(self, request: ChatRequest) -> ChatReply:
+        """Ask the model and return its answer.
+
+        Cancelling the call closes its connection, so that the engine stops generating.
+
+        :raises interlock.backends.errors.ModelError: there is no answer, and trying again did not help
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close all connections; the model cannot be used afterwards."""
+        ...
