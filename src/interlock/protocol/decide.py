@@ -1,0 +1,286 @@
+"""What a manager does next: ``decide(state, now)`` is pure and says it as commands.
+
+Every command names the head of the chain that it continues, so that carrying out an outdated one is refused by the
+broker and harms nothing. Carrying the commands out and folding what came of it, again and again until there are none,
+drives a job to its end.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import islice
+
+from interlock.protocol.machine import Attempt, JobState, Phase, StepState, TaskState
+from interlock.protocol.messages import AttemptSummary, Feedback, JobStatus, TaskOutcome
+from interlock.protocol.plan import task_id
+from interlock.protocol.team import Handover, Step
+
+__all__ = [
+    "REPEATED_FEEDBACK",
+    "AcceptPlan",
+    "Assign",
+    "CloseJob",
+    "CloseTask",
+    "Command",
+    "ExpandStep",
+    "deadline_of",
+    "decide",
+    "repetition",
+]
+
+REPEATED_FEEDBACK = 3
+"""How often in a row the same objections may be raised before the task counts as going in circles."""
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptPlan:
+    """Make the team's plan the job's."""
+
+    answers: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExpandStep:
+    """Count the items of a ``for_each`` step, or record that it has none because it is blocked."""
+
+    step: str
+    answers: int
+    blocked: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Give one attempt of a task to an agent."""
+
+    task: str
+    step: Step
+    index: int | None
+    attempt: int
+    agent: str
+    answers: int
+    feedback: tuple[Feedback, ...] = ()
+    earlier: AttemptSummary | None = None
+    replaces: str | None = None
+    """Traceparent of the attempt that this one redoes."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloseTask:
+    """End a task's chain."""
+
+    task: str
+    attempt: int
+    answers: int
+    outcome: TaskOutcome
+    stands: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CloseJob:
+    """End the job."""
+
+    answers: int
+    status: JobStatus
+    reason: str = ""
+
+
+Command = AcceptPlan | ExpandStep | Assign | CloseTask | CloseJob
+
+
+def decide(state: JobState, now: datetime, *, killed: str | None = None) -> tuple[Command, ...]:
+    """Return what to do next, in any order; nothing when the job is over or others have to move.
+
+    ``killed`` is the reason of a kill order for this job. A job past its deadline or budget is ended in the same way.
+    """
+    if state.submitted is None or state.closed is not None:
+        return ()
+    stop = killed or _exhausted(state, now)
+    if stop:
+        return _stop(state, stop, killed=killed is not None)
+    if not state.version:
+        return (AcceptPlan(state.head),)
+    answered = tuple(_answer_verdict(state, state.tasks[task]) for task in sorted(state.waiting))
+    expansion = next(_expansions(state), None)
+    started = tuple(islice(_first_assignments(state), _room(state)))
+    following = (*answered, *((expansion,) if expansion else ()), *_blocked_tasks(state), *started)
+    return following or _completion(state)
+
+
+def deadline_of(state: JobState) -> datetime | None:
+    """Return when the job must be over, or None."""
+    if state.submitted is None:
+        return None
+    seconds = state.submitted.budget.seconds
+    bounds = [state.submitted.deadline, state.submitted.at + timedelta(seconds=seconds) if seconds else None]
+    return min((bound for bound in bounds if bound is not None), default=None)
+
+
+def repetition(task: TaskState) -> str:
+    """Return how the task goes in circles (the same result again, the same objections again), or an empty string."""
+    current = task.current
+    for earlier in task.attempts[:-1]:
+        if current.fingerprint is not None and current.fingerprint == earlier.fingerprint:
+            return f"attempt {current.number} gave the same result as attempt {earlier.number}"
+    recent = task.attempts[-REPEATED_FEEDBACK:]
+    if len(recent) == REPEATED_FEEDBACK and len({_objections_key(attempt) for attempt in recent}) == 1:
+        return f"attempts {recent[0].number} to {current.number} met the same objections"
+    return ""
+
+
+def _objections_key(attempt: Attempt) -> tuple[tuple[str, str], ...]:
+    return tuple((objection.criterion, objection.evidence) for objection in attempt.objections)
+
+
+def _exhausted(state: JobState, now: datetime) -> str:
+    """Return which bound of the job is used up, or an empty string."""
+    if state.submitted is None:
+        return ""
+    budget, used = state.submitted.budget, state.usage
+    deadline = deadline_of(state)
+    if deadline is not None and now >= deadline:
+        return f"out of time: the job had to be over by {deadline.isoformat(timespec='seconds')}"
+    tokens = used.prompt_tokens + used.completion_tokens
+    if budget.tokens is not None and tokens >= budget.tokens:
+        return f"out of budget: {tokens} of {budget.tokens} tokens are used"
+    if budget.calls is not None and used.calls >= budget.calls:
+        return f"out of budget: {used.calls} of {budget.calls} model calls are used"
+    return ""
+
+
+def _stop(state: JobState, reason: str, *, killed: bool) -> tuple[Command, ...]:
+    """Close what is open, then the job. What passed before the stop stands."""
+    closing = tuple(
+        _accept(task)
+        if _passed(task)
+        else CloseTask(task.id, task.current.number, task.head, "cancelled", reason=reason)
+        for task in state.open_tasks()
+    )
+    if closing:
+        return closing
+    return (CloseJob(state.head, "killed" if killed else _status(state), reason),)
+
+
+def _passed(task: TaskState) -> bool:
+    verdict = task.current.verdict
+    return task.phase is Phase.VERDICT and verdict is not None and verdict.verdict == "pass"
+
+
+def _accept(task: TaskState) -> CloseTask:
+    return CloseTask(task.id, task.current.number, task.head, "accepted", stands=task.current.number)
+
+
+def _answer_verdict(state: JobState, task: TaskState) -> Command:
+    """Accept what passed; redo the rest while attempts remain and something new can come of it."""
+    if _passed(task):
+        return _accept(task)
+    step = state.steps[task.step].spec
+    circles = repetition(task)
+    agent = _next_agent(step, task, circling=bool(circles))
+    if agent is None:
+        return CloseTask(task.id, task.current.number, task.head, "failed", reason=_failure(task, circles))
+    return Assign(
+        task.id,
+        step,
+        task.index,
+        task.current.number + 1,
+        agent,
+        task.head,
+        feedback=tuple(Feedback(attempt=one.number, criteria=one.objections) for one in task.attempts),
+        earlier=_summary(task.current),
+        replaces=task.current.origin,
+    )
+
+
+def _next_agent(step: Step, task: TaskState, *, circling: bool) -> str | None:
+    """Return who tries next: the same agent while it may, then the one that takes over, then nobody."""
+    agent = task.current.role.partition("@")[0]
+    tried = sum(attempt.role == task.current.role for attempt in task.attempts)
+    handover = step.on_failure if isinstance(step.on_failure, Handover) else None
+    taken_over = handover is not None and agent == handover.agent and agent != step.agent
+    allowed = handover.attempts if handover and taken_over else step.attempts
+    if tried < allowed and not circling:
+        return agent
+    return handover.agent if handover and not taken_over else None
+
+
+def _summary(attempt: Attempt) -> AttemptSummary:
+    result = attempt.result
+    return AttemptSummary(
+        attempt=attempt.number, output=result.output if result else None, reason=result.reason if result else ""
+    )
+
+
+def _failure(task: TaskState, circles: str) -> str:
+    objections = "; ".join(f"{one.criterion}: {one.evidence}" for one in task.current.objections)
+    return f"{circles}; {objections}" if circles else objections or "the verifier did not pass it"
+
+
+def _ready(state: JobState, step: StepState) -> bool:
+    return all(state.steps[need].complete for need in step.spec.needs)
+
+
+def _obstacle(state: JobState, step: StepState) -> str:
+    """Return which need delivered nothing, or an empty string."""
+    barren = [need for need in step.spec.needs if state.steps[need].barren]
+    return f"nothing was accepted of {', '.join(barren)}, which it needs" if barren else ""
+
+
+def _expansions(state: JobState) -> Iterator[ExpandStep]:
+    for name in state.order:
+        step = state.steps[name]
+        if step.size is None and _ready(state, step):
+            yield ExpandStep(name, state.head, _obstacle(state, step))
+
+
+def _blocked_tasks(state: JobState) -> tuple[CloseTask, ...]:
+    """Close the steps of one task whose needs delivered nothing."""
+    blocked = []
+    for name in state.order:
+        step = state.steps[name]
+        if step.spec.for_each is None and name not in state.tasks and _ready(state, step):
+            obstacle = _obstacle(state, step)
+            if obstacle:
+                blocked.append(CloseTask(name, 0, 0, "cancelled", reason=obstacle))
+    return tuple(blocked)
+
+
+def _room(state: JobState) -> int:
+    limit = state.submitted.team.limits.parallel if state.submitted else 0
+    return max(0, limit - state.open)
+
+
+def _first_assignments(state: JobState) -> Iterator[Assign]:
+    """Yield the tasks that can begin, in the order of the plan and of the items."""
+    for name in state.order:
+        step = state.steps[name]
+        if step.size is None or step.next_index >= step.size or not _ready(state, step) or _obstacle(state, step):
+            continue
+        for position in range(step.next_index, step.size):
+            index = None if step.spec.for_each is None else position
+            task = task_id(name, index)
+            if task not in state.tasks:
+                yield Assign(task, step.spec, index, 1, step.spec.agent, 0)
+
+
+def _completion(state: JobState) -> tuple[Command, ...]:
+    if not all(step.complete for step in state.steps.values()):
+        return ()
+    return (CloseJob(state.head, _status(state), _shortfall(state)),)
+
+
+def _status(state: JobState) -> JobStatus:
+    """Succeeded when everything was accepted; failed when nothing stands of what the result is made of."""
+    steps = state.steps.values()
+    if state.version and all(step.complete and step.accepted == step.size and not step.blocked for step in steps):
+        return "succeeded"
+    return "partial" if any(state.steps[name].accepted for name in state.result_steps) else "failed"
+
+
+def _shortfall(state: JobState) -> str:
+    """Say which steps are not whole, for the report."""
+    return "; ".join(
+        f"{name}: {step.blocked or f'{step.size - step.accepted} of {step.size} not accepted'}"
+        for name in state.order
+        if (step := state.steps[name]).size is not None and (step.accepted < step.size or step.blocked)
+    )

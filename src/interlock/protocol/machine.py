@@ -1,0 +1,448 @@
+"""The state of a job as the fold of its log entries.
+
+``evolve(state, entry)`` is pure: it returns the next state and never changes the one it was given. It accepts an entry
+only where the entry continues its chain (``answers`` is the chain's head) and is a legal next step; any other entry is
+counted in ``refused`` and changes nothing else. The broker refuses such entries before they reach the log, so a
+``refused`` above 0 means that somebody wrote past the chain.
+
+A task goes ``assigned -> result -> verdict`` and from there either to the next ``assigned`` (redo) or to ``closed``.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import Enum
+from typing import assert_never
+
+from rpds import HashTrieMap
+
+from interlock.protocol.base import Json, Usage, canonical_json
+from interlock.protocol.messages import (
+    JOB_TASK,
+    CriterionVerdict,
+    EffectDone,
+    EffectInDoubt,
+    EffectIntended,
+    JobClosed,
+    JobSubmitted,
+    Message,
+    PlanAccepted,
+    PlanExpanded,
+    PlanProposed,
+    PlanRejected,
+    QuestionAnswered,
+    QuestionAsked,
+    TaskAssigned,
+    TaskClosed,
+    TaskOutcome,
+    TaskResult,
+    TaskVerdict,
+)
+from interlock.protocol.plan import TaskIdInvalid, parse_task_id, task_id
+from interlock.protocol.team import Step
+
+__all__ = ["Attempt", "Entry", "JobState", "Phase", "StepState", "TaskState", "evolve", "fold"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One message as it stands in the log."""
+
+    seq: int
+    """Stream sequence."""
+    message: Message
+    origin: str | None = None
+    """W3C traceparent of the agent's span that the message was sent from."""
+
+
+class Phase(Enum):
+    """Where a task is in its chain: the kind of message that moved it last."""
+
+    ASSIGNED = "assigned"
+    RESULT = "result"
+    VERDICT = "verdict"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What one attempt of a task came to so far."""
+
+    number: int
+    """From 1."""
+    role: str
+    result: TaskResult | None = None
+    verdict: TaskVerdict | None = None
+    origin: str | None = None
+    """Traceparent of the worker's span."""
+
+    @property
+    def objections(self) -> tuple[CriterionVerdict, ...]:
+        """The criteria that were not found to hold."""
+        return tuple(c for c in self.verdict.criteria if c.holds is not True) if self.verdict else ()
+
+    @property
+    def fingerprint(self) -> str | None:
+        """A digest that two attempts share exactly when their outputs are equal; None without an output."""
+        if self.result is None or self.result.status != "done":
+            return None
+        return hashlib.sha256(canonical_json(self.result.output).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskState:
+    """One task. ``attempts`` are in order and the last one is current."""
+
+    id: str
+    step: str
+    index: int | None
+    head: int
+    """Stream sequence of the last entry of the task's chain."""
+    phase: Phase
+    attempts: tuple[Attempt, ...] = ()
+    outcome: TaskOutcome | None = None
+    stands: int | None = None
+    """The attempt whose output is the task's."""
+    reason: str = ""
+    usage: Usage = field(default_factory=Usage)
+    began: datetime | None = None
+    ended: datetime | None = None
+
+    @property
+    def current(self) -> Attempt:
+        """The attempt that the chain is at. Only for a task that was ever assigned."""
+        return self.attempts[-1]
+
+    @property
+    def output(self) -> Json:
+        """The accepted output; None for a task that has none."""
+        result = self.attempts[self.stands - 1].result if self.stands else None
+        return result.output if result else None
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    """How far the tasks of one step are."""
+
+    spec: Step
+    size: int | None
+    """How many tasks the step has; None until a ``for_each`` was expanded."""
+    next_index: int = 0
+    """No task below this one is still to be assigned for the first time."""
+    open: int = 0
+    """Tasks that are assigned and not closed."""
+    accepted: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    redone: int = 0
+    """Attempts beyond the first of each task."""
+    blocked: str = ""
+    """Why the step cannot run at all."""
+
+    @property
+    def closed(self) -> int:
+        """Tasks that are closed, whatever the outcome."""
+        return self.accepted + self.failed + self.cancelled
+
+    @property
+    def complete(self) -> bool:
+        """Whether every task of the step is closed."""
+        return self.size is not None and self.closed >= self.size
+
+    @property
+    def barren(self) -> bool:
+        """Whether the step is over and has nothing that a step after it could use."""
+        return self.complete and self.accepted == 0 and (self.size != 0 or bool(self.blocked))
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """One job. A fresh one is the state before the first entry."""
+
+    submitted: JobSubmitted | None = None
+    head: int = 0
+    """Stream sequence of the last entry of the job's own chain."""
+    version: int = 0
+    """Of the accepted plan; 0 without one."""
+    rejected: PlanRejected | None = None
+    steps: HashTrieMap[str, StepState] = field(default_factory=HashTrieMap)
+    order: tuple[str, ...] = ()
+    """The steps as the plan lists them."""
+    result_steps: tuple[str, ...] = ()
+    tasks: HashTrieMap[str, TaskState] = field(default_factory=HashTrieMap)
+    waiting: frozenset[str] = frozenset()
+    """Tasks with a verdict that the manager has not answered."""
+    usage: Usage = field(default_factory=Usage)
+    closed: JobClosed | None = None
+    refused: int = 0
+    """Entries that continue no chain."""
+    origin: str | None = None
+    """Traceparent of whoever submitted the job."""
+
+    @property
+    def open(self) -> int:
+        """Tasks that are assigned and not closed."""
+        return sum(step.open for step in self.steps.values())
+
+    def open_tasks(self) -> Iterable[TaskState]:
+        """Yield the tasks that are assigned and not closed."""
+        return (task for task in self.tasks.values() if task.phase is not Phase.CLOSED)
+
+    def tasks_of(self, step: str) -> list[TaskState]:
+        """Return the tasks of ``step`` that the log knows, in item order."""
+        spec = self.steps[step]
+        indices = [None] if spec.spec.for_each is None else range(spec.size or 0)
+        ids = (task_id(step, index) for index in indices)
+        return [self.tasks[one] for one in ids if one in self.tasks]
+
+
+def fold(entries: Iterable[Entry], state: JobState | None = None) -> JobState:
+    """Return the state after ``entries``."""
+    state = state or JobState()
+    for entry in entries:
+        state = evolve(state, entry)
+    return state
+
+
+def evolve(state: JobState, entry: Entry) -> JobState:
+    """Return the state after ``entry``. Never raises for an entry that does not fit: it is counted as refused."""
+    message = entry.message
+    if isinstance(message, EffectDone | EffectInDoubt):
+        return state
+    if state.closed is not None:
+        return _refuse(state)
+    if message.task == JOB_TASK:
+        return _evolve_job(state, entry) if message.answers == state.head else _refuse(state)
+    task = state.tasks.get(message.task)
+    if message.answers != (task.head if task else 0):
+        return _refuse(state)
+    return _evolve_task(state, task, entry)
+
+
+def _refuse(state: JobState) -> JobState:
+    return replace(state, refused=state.refused + 1)
+
+
+def _evolve_job(state: JobState, entry: Entry) -> JobState:
+    message = entry.message
+    match message:
+        case JobSubmitted():
+            fits = state.submitted is None
+            following = replace(state, submitted=message, origin=entry.origin)
+        case PlanAccepted():
+            fits = state.submitted is not None and message.version == state.version + 1 == 1
+            following = _with_plan(state, message)
+        case PlanExpanded():
+            step = state.steps.get(message.step)
+            fits = step is not None and step.size is None
+            following = _with_expansion(state, step, message) if step else state
+        case PlanProposed():
+            fits, following = state.submitted is not None, state
+        case PlanRejected():
+            fits, following = state.submitted is not None, replace(state, rejected=message)
+        case JobClosed():
+            fits, following = state.submitted is not None, replace(state, closed=message)
+        case QuestionAsked() | QuestionAnswered():
+            fits, following = state.submitted is not None, state
+        case TaskAssigned() | TaskResult() | TaskVerdict() | TaskClosed() | EffectIntended():
+            fits, following = False, state
+        case EffectDone() | EffectInDoubt():
+            return state
+        case _:
+            assert_never(message)
+    return replace(following, head=entry.seq) if fits else _refuse(state)
+
+
+def _with_plan(state: JobState, plan: PlanAccepted) -> JobState:
+    steps = {step.step: StepState(step, size=1 if step.for_each is None else None) for step in plan.steps}
+    return replace(
+        state,
+        version=plan.version,
+        steps=HashTrieMap(steps),
+        order=tuple(step.step for step in plan.steps),
+        result_steps=plan.result_steps,
+    )
+
+
+def _with_expansion(state: JobState, step: StepState, message: PlanExpanded) -> JobState:
+    expanded = replace(step, size=message.items, blocked=message.reason)
+    return replace(state, steps=state.steps.insert(message.step, expanded))
+
+
+def _evolve_task(state: JobState, task: TaskState | None, entry: Entry) -> JobState:
+    message = entry.message
+    match message:
+        case TaskAssigned():
+            return _assigned(state, task, message, entry)
+        case TaskResult() if task and task.phase is Phase.ASSIGNED and message.attempt == task.current.number:
+            return _result(state, task, message, entry)
+        case TaskVerdict() if task and task.phase is Phase.RESULT and message.attempt == task.current.number:
+            return _verdict(state, task, message, entry)
+        case TaskClosed():
+            return _closed(state, task, message, entry)
+        case EffectIntended() | QuestionAsked() | QuestionAnswered() if task and task.phase is Phase.ASSIGNED:
+            return replace(state, tasks=state.tasks.insert(task.id, replace(task, head=entry.seq)))
+        case _:
+            return _refuse(state)
+
+
+def _assigned(state: JobState, task: TaskState | None, message: TaskAssigned, entry: Entry) -> JobState:
+    if not _may_assign(state, task, message):
+        return _refuse(state)
+    step = state.steps[message.step]
+    attempt = Attempt(message.attempt, message.role)
+    if task is None:
+        task = TaskState(
+            message.task, message.step, message.index, entry.seq, Phase.ASSIGNED, (attempt,), began=message.at
+        )
+        step = replace(step, open=step.open + 1)
+    else:
+        task = replace(task, head=entry.seq, phase=Phase.ASSIGNED, attempts=(*task.attempts, attempt))
+        step = replace(step, redone=step.redone + 1)
+    tasks = state.tasks.insert(task.id, task)
+    step = replace(step, next_index=_first_unassigned(step, tasks))
+    return replace(
+        state,
+        tasks=tasks,
+        steps=state.steps.insert(message.step, step),
+        waiting=state.waiting - {task.id},
+    )
+
+
+def _may_assign(state: JobState, task: TaskState | None, message: TaskAssigned) -> bool:
+    """Whether ``message`` is a first attempt of a task of the plan, or the attempt after one that did not pass."""
+    if task is None:
+        place = _place(state, message.task)
+        return place is not None and message.attempt == 1 and (place[0].spec.step, place[1]) == _named(message)
+    verdict = task.current.verdict if task.attempts else None
+    return (
+        task.phase is Phase.VERDICT
+        and verdict is not None
+        and verdict.verdict != "pass"
+        and message.attempt == task.current.number + 1
+        and (task.step, task.index) == _named(message)
+    )
+
+
+def _named(message: TaskAssigned) -> tuple[str, int | None]:
+    return message.step, message.index
+
+
+def _first_unassigned(step: StepState, tasks: HashTrieMap[str, TaskState]) -> int:
+    if step.spec.for_each is None:
+        return 1
+    index = step.next_index
+    while index < (step.size or 0) and task_id(step.spec.step, index) in tasks:
+        index += 1
+    return index
+
+
+def _result(state: JobState, task: TaskState, message: TaskResult, entry: Entry) -> JobState:
+    attempt = replace(task.current, result=message, origin=entry.origin)
+    task = replace(
+        task,
+        head=entry.seq,
+        phase=Phase.RESULT,
+        attempts=(*task.attempts[:-1], attempt),
+        usage=task.usage + message.usage,
+    )
+    return replace(state, tasks=state.tasks.insert(task.id, task), usage=state.usage + message.usage)
+
+
+def _verdict(state: JobState, task: TaskState, message: TaskVerdict, entry: Entry) -> JobState:
+    attempt = replace(task.current, verdict=message)
+    task = replace(
+        task,
+        head=entry.seq,
+        phase=Phase.VERDICT,
+        attempts=(*task.attempts[:-1], attempt),
+        usage=task.usage + message.usage,
+    )
+    return replace(
+        state,
+        tasks=state.tasks.insert(task.id, task),
+        waiting=state.waiting | {task.id},
+        usage=state.usage + message.usage,
+    )
+
+
+def _closed(state: JobState, task: TaskState | None, message: TaskClosed, entry: Entry) -> JobState:
+    if task is None:
+        return _closed_unassigned(state, message, entry)
+    step = state.steps[task.step]
+    if task.phase is Phase.CLOSED or not _may_close(task, message):
+        return _refuse(state)
+    task = replace(
+        task,
+        head=entry.seq,
+        phase=Phase.CLOSED,
+        outcome=message.outcome,
+        stands=message.stands,
+        reason=message.reason,
+        ended=message.at,
+    )
+    step = _count(replace(step, open=step.open - 1), message.outcome)
+    return replace(
+        state,
+        tasks=state.tasks.insert(task.id, task),
+        steps=state.steps.insert(task.step, step),
+        waiting=state.waiting - {task.id},
+    )
+
+
+def _may_close(task: TaskState, message: TaskClosed) -> bool:
+    """Whether ``message`` accepts what was found to pass, and nothing else is ever accepted."""
+    if message.outcome != "accepted":
+        return message.stands is None
+    verdict = task.current.verdict
+    return (
+        task.phase is Phase.VERDICT
+        and verdict is not None
+        and verdict.verdict == "pass"
+        and message.stands == task.current.number
+    )
+
+
+def _closed_unassigned(state: JobState, message: TaskClosed, entry: Entry) -> JobState:
+    """Close a task that never began, because its needs delivered nothing or it could not be put into words."""
+    place = _place(state, message.task)
+    if place is None or message.outcome == "accepted":
+        return _refuse(state)
+    step, index = place
+    task = TaskState(
+        message.task,
+        step.spec.step,
+        index,
+        entry.seq,
+        Phase.CLOSED,
+        outcome=message.outcome,
+        reason=message.reason,
+        began=message.at,
+        ended=message.at,
+    )
+    tasks = state.tasks.insert(task.id, task)
+    step = _count(replace(step, next_index=_first_unassigned(step, tasks)), message.outcome)
+    return replace(state, tasks=tasks, steps=state.steps.insert(task.step, step))
+
+
+def _place(state: JobState, task: str) -> tuple[StepState, int | None] | None:
+    """Return the step and the item that the plan has for ``task``; None where it has none."""
+    try:
+        name, index = parse_task_id(task)
+    except TaskIdInvalid:
+        return None
+    step = state.steps.get(name)
+    if step is None or (index is None) != (step.spec.for_each is None) or (index or 0) >= (step.size or 0):
+        return None
+    return step, index
+
+
+def _count(step: StepState, outcome: TaskOutcome) -> StepState:
+    match outcome:
+        case "accepted":
+            return replace(step, accepted=step.accepted + 1)
+        case "failed":
+            return replace(step, failed=step.failed + 1)
+        case "cancelled":
+            return replace(step, cancelled=step.cancelled + 1)
