@@ -8,6 +8,8 @@ counted in ``refused`` and changes nothing else. The broker refuses such entries
 A task goes ``assigned -> result -> verdict`` and from there either to the next ``assigned`` (redo) or to ``closed``.
 """
 
+from __future__ import annotations  # the map of rpds is generic for type checkers only
+
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
