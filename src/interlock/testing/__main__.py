@@ -1,0 +1,43 @@
+"""``python -m interlock.testing``: the scripted model as a process of its own."""
+
+import argparse
+import asyncio
+import runpy
+import signal
+import sys
+
+from interlock.testing._script import Answer, Script
+from interlock.testing._server import ScriptedServer
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT; the first line of the output is the URL."""
+    parser = argparse.ArgumentParser(prog="python -m interlock.testing", description="A scripted model.")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--script", metavar="FILE.py:NAME", help="a function of the call, or a list of rules, in a file")
+    what.add_argument("--answer", metavar="TEXT", help="one answer to everything")
+    parser.add_argument("--delay", type=float, default=0.0, metavar="SECONDS", help="before the one answer")
+    parser.add_argument("--port", type=int, default=0, help="0, the default, takes a free one")
+    options = parser.parse_args()
+    script = _load(options.script) if options.script else Answer(options.answer, delay=options.delay)
+    asyncio.run(_serve(script, options.port))
+
+
+def _load(reference: str) -> Script:
+    path, _, name = reference.rpartition(":")
+    script: Script = runpy.run_path(path)[name]
+    return script
+
+
+async def _serve(script: Script, port: int) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with ScriptedServer(script, port=port) as server:
+        sys.stdout.write(f"{server.url}\n")
+        sys.stdout.flush()
+        await stop.wait()
+
+
+if __name__ == "__main__":
+    main()
