@@ -4,6 +4,7 @@ A criterion is plain data: it is written in a team file, travels inside ``task.a
 verifier (``interlock.agents``). Strings may hold templates until the manager renders them for a task.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -28,6 +29,8 @@ __all__ = [
     "SchemaCriterion",
     "WordsCheck",
     "criterion_label",
+    "map_templates",
+    "templates_of",
 ]
 
 
@@ -232,3 +235,35 @@ def criterion_label(criterion: AnyCriterion) -> str:
             return "schema"
         case _:
             return f"{criterion.check}({criterion.field})" if criterion.field else criterion.check
+
+
+def map_templates(criterion: AnyCriterion, change: Callable[[str], str]) -> AnyCriterion:
+    """Return ``criterion`` with ``change`` applied to every string of it that may hold a template.
+
+    Those are what the value is compared with (``source``, ``values``, ``all``, ``any``, ``none``), a judge's sentence
+    and a command's arguments; names, fields, patterns and schemas are taken as they are written.
+    """
+    fields = {name: getattr(criterion, name) for name in _TEMPLATED if name in type(criterion).model_fields}
+    changed = {name: _map_strings(value, change) for name, value in fields.items()}
+    return criterion.model_copy(update=changed) if changed != fields else criterion
+
+
+def templates_of(criterion: AnyCriterion) -> tuple[str, ...]:
+    """Return the strings of ``criterion`` that may hold a template, as ``map_templates`` takes them."""
+    found: list[str] = []
+
+    def note(text: str) -> str:
+        found.append(text)
+        return text
+
+    map_templates(criterion, note)
+    return tuple(found)
+
+
+_TEMPLATED = ("source", "values", "all", "any", "none", "judge", "command")
+
+
+def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    return tuple(_map_strings(one, change) for one in value) if isinstance(value, tuple) else value

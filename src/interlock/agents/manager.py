@@ -1,0 +1,263 @@
+"""How a manager puts its decisions into words: commands of ``protocol.decide`` become messages.
+
+No NATS and no clock in here: ids and times come with each call. Everything is derived from the log, so any manager
+that takes a job over says the same.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from interlock.agents.templates import TemplateError, evaluate, references, render
+from interlock.protocol.base import Json, role_of
+from interlock.protocol.criteria import map_templates
+from interlock.protocol.decide import AcceptPlan, Assign, CloseJob, CloseTask, Command, ExpandStep, deadline_of
+from interlock.protocol.machine import JobState, TaskState
+from interlock.protocol.messages import (
+    Envelope,
+    Grant,
+    JobClosed,
+    JobSubmitted,
+    PlanAccepted,
+    PlanExpanded,
+    TaskAssigned,
+    TaskClosed,
+)
+from interlock.protocol.plan import all_needs, sinks
+from interlock.protocol.team import Step, Team, output_schema
+
+__all__ = ["Planner", "Stamp", "verifier_of"]
+
+_Message = TypeVar("_Message", bound=Envelope)
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What the outside world adds to a message."""
+
+    id: str
+    at: datetime
+
+
+class Planner:
+    """Says what the manager of one job decided. Keeps nothing that the log does not give again."""
+
+    def __init__(self, submitted: JobSubmitted) -> None:
+        self._submitted = submitted
+        self._team = submitted.team
+        self._items: dict[str, list[Json]] = {}
+        self._views: dict[str, dict[str, Json]] = {}
+
+    def message(self, state: JobState, command: Command, stamp: Stamp) -> Envelope:
+        """Return the message that carries ``command`` out.
+
+        A template that fails for one task becomes that task's end, with the reason; it never stops the job.
+        """
+        match command:
+            case AcceptPlan():
+                return self._accept_plan(command, stamp)
+            case ExpandStep():
+                return self._expand(state, command, stamp)
+            case Assign():
+                return self._assign(state, command, stamp)
+            case CloseTask():
+                return self._close_task(command, stamp)
+            case CloseJob():
+                return self._close_job(state, command, stamp)
+
+    def result(self, state: JobState) -> Json:
+        """Return what the job comes to so far: the team's ``result`` template, or what its last steps delivered.
+
+        :raises TemplateError: the team's template fails on what there is
+        """
+        if self._team.result is not None:
+            return render(self._team.result, self._scope(state, state.order))
+        delivered = {name: _delivered(state, name) for name in state.result_steps}
+        return next(iter(delivered.values())) if len(delivered) == 1 else dict(delivered)
+
+    def _envelope(self, kind: type[_Message], stamp: Stamp, **fields: Any) -> _Message:
+        return kind(
+            id=stamp.id,
+            at=stamp.at,
+            ns=self._submitted.ns,
+            job=self._submitted.job,
+            epoch=self._submitted.epoch,
+            **fields,
+        )
+
+    def _accept_plan(self, command: AcceptPlan, stamp: Stamp) -> PlanAccepted:
+        steps = self._team.plan
+        needs = all_needs(steps, {step.step: _implied_needs(step) for step in steps})
+        complete = tuple(step.model_copy(update={"needs": needs[step.step]}) for step in steps)
+        named = _steps_named(self._team.result) if self._team.result is not None else ()
+        return self._envelope(
+            PlanAccepted,
+            stamp,
+            answers=command.answers,
+            version=1,
+            steps=complete,
+            result_steps=tuple(named) or sinks(steps, needs),
+        )
+
+    def _expand(self, state: JobState, command: ExpandStep, stamp: Stamp) -> PlanExpanded:
+        reason, count = command.blocked, 0
+        if not reason:
+            try:
+                count = len(self._items_of(state, state.steps[command.step].spec))
+            except (TemplateError, _NotAList) as error:
+                reason = f"its for_each gives no items: {error}"
+        return self._envelope(
+            PlanExpanded, stamp, answers=command.answers, step=command.step, items=count, reason=reason
+        )
+
+    def _assign(self, state: JobState, command: Assign, stamp: Stamp) -> TaskAssigned | TaskClosed:
+        step = command.step
+        try:
+            scope = self._task_scope(state, step, command.index)
+            instruction = render(step.do, scope)
+            criteria = tuple(
+                map_templates(criterion, lambda text: render(text, scope)) for criterion in step.verify.criteria
+            )
+        except (TemplateError, _NotAList) as error:
+            reason = f"the task cannot be put into words: {error}"
+            closing = CloseTask(command.task, command.attempt - 1, command.answers, "failed", reason=reason)
+            return self._close_task(closing, stamp)
+        return self._envelope(
+            TaskAssigned,
+            stamp,
+            task=command.task,
+            attempt=command.attempt,
+            answers=command.answers,
+            deadline=deadline_of(state),
+            step=step.step,
+            index=command.index,
+            role=role_of(command.agent, self._team.team),
+            verifier=role_of(verifier_of(self._team, step), self._team.team),
+            goal=self._submitted.goal,
+            instruction=instruction,
+            output_schema=output_schema(step),
+            criteria=criteria,
+            grant=Grant(seconds=step.timeout),
+            feedback=command.feedback,
+            earlier=command.earlier,
+        )
+
+    def _close_task(self, command: CloseTask, stamp: Stamp) -> TaskClosed:
+        return self._envelope(
+            TaskClosed,
+            stamp,
+            task=command.task,
+            attempt=command.attempt,
+            answers=command.answers,
+            outcome=command.outcome,
+            stands=command.stands,
+            reason=command.reason,
+        )
+
+    def _close_job(self, state: JobState, command: CloseJob, stamp: Stamp) -> JobClosed:
+        status, reason, result = command.status, command.reason, None
+        try:
+            result = self.result(state) if status != "failed" else None
+        except TemplateError as error:
+            status = "failed" if status != "killed" else status
+            reason = "; ".join(filter(None, (reason, f"the team's result template fails: {error}")))
+        return self._envelope(
+            JobClosed, stamp, answers=command.answers, status=status, result=result, reason=reason, usage=state.usage
+        )
+
+    def _items_of(self, state: JobState, step: Step) -> list[Json]:
+        """Return the items of a ``for_each`` step; its needs are over, so they never change again."""
+        if step.step not in self._items:
+            value: Any = step.for_each
+            if isinstance(value, str):
+                value = evaluate(value, self._scope(state, step.needs))
+            if not isinstance(value, list | tuple):
+                raise _NotAList(value)
+            self._items[step.step] = list(value)
+        return self._items[step.step]
+
+    def _task_scope(self, state: JobState, step: Step, index: int | None) -> Mapping[str, Json]:
+        scope = self._scope(state, step.needs)
+        if index is None:
+            return scope
+        return {**scope, "item": self._items_of(state, step)[index], "index": index}
+
+    def _scope(self, state: JobState, steps: tuple[str, ...]) -> dict[str, Json]:
+        views: dict[str, Json] = {name: self._view(state, name) for name in steps}
+        return {"goal": self._submitted.goal, "inputs": self._submitted.inputs, "steps": views}
+
+    def _view(self, state: JobState, name: str) -> dict[str, Json]:
+        """Return what templates see of a step. Only what was accepted has an output."""
+        if name in self._views:
+            return self._views[name]
+        step = state.steps[name]
+        view = self._single_view(state, name) if step.spec.for_each is None else self._items_view(state, name)
+        if step.complete:
+            self._views[name] = view
+        return view
+
+    def _single_view(self, state: JobState, name: str) -> dict[str, Json]:
+        step = state.steps[name]
+        return {"output": _delivered(state, name), "failed": step.failed + step.cancelled, "total": 1}
+
+    def _items_view(self, state: JobState, name: str) -> dict[str, Json]:
+        step = state.steps[name]
+        items = self._items_of(state, step.spec) if step.size and not step.blocked else []
+        results: list[Json] = [
+            {"index": task.index, "item": items[task.index], "output": task.output}
+            for task in state.tasks_of(name)
+            if task.outcome == "accepted" and task.index is not None
+        ]
+        failures: list[Json] = [
+            {"index": task.index, "item": items[task.index], "reason": task.reason}
+            for task in state.tasks_of(name)
+            if task.outcome in {"failed", "cancelled"} and task.index is not None
+        ]
+        return {
+            "outputs": _delivered(state, name),
+            "results": results,
+            "failures": failures,
+            "failed": len(failures),
+            "total": step.size or 0,
+        }
+
+
+class _NotAList(TypeError):
+    """A ``for_each`` gave something else than a list."""
+
+    def __init__(self, value: object) -> None:
+        super().__init__(f"expected a list, got {type(value).__name__} {str(value)[:80]!r}")
+
+
+def verifier_of(team: Team, step: Step) -> str:
+    """Return the agent that checks the results of ``step``: the one it names, or the team's only verifier."""
+    if step.verify.by is not None:
+        return step.verify.by
+    return next(name for name, agent in team.agents.items() if agent.kind == "verifier")
+
+
+def _accepted(task: TaskState) -> bool:
+    return task.outcome == "accepted"
+
+
+def _delivered(state: JobState, name: str) -> Json:
+    outputs = [task.output for task in state.tasks_of(name) if _accepted(task)]
+    if state.steps[name].spec.for_each is not None:
+        return outputs
+    return outputs[0] if outputs else None
+
+
+def _implied_needs(step: Step) -> tuple[str, ...]:
+    """Return the steps that the templates of ``step`` name."""
+    texts = [step.do]
+    if isinstance(step.for_each, str):
+        texts.append(step.for_each)
+    for criterion in step.verify.criteria:
+        texts += templates_of(criterion)
+    return tuple(dict.fromkeys(name for text in texts for name in _steps_named(text)))
+
+
+def _steps_named(template: str) -> list[str]:
+    paths = (reference.split(".") for reference in sorted(references(template)))
+    return [path[1] for path in paths if path[0] == "steps" and len(path) > 1]
