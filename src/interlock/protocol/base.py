@@ -40,7 +40,13 @@ Role = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}@[a-z][a
 class Strict(BaseModel):
     """A frozen model that refuses unknown fields and NaN."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, serialize_by_alias=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        serialize_by_alias=True,
+        use_attribute_docstrings=True,  # what a field means stands in its JSON Schema too
+    )
 
 
 class Usage(Strict):
