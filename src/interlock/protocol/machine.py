@@ -187,6 +187,13 @@ class JobState:
         """Tasks that are assigned and not closed."""
         return sum(step.open for step in self.steps.values())
 
+    def head_of(self, task: str) -> int:
+        """Return the sequence of the last entry of a chain, 0 where it has none; ``_`` is the job's own."""
+        if task == JOB_TASK:
+            return self.head
+        known = self.tasks.get(task)
+        return known.head if known else 0
+
     def open_tasks(self) -> Iterable[TaskState]:
         """Yield the tasks that are assigned and not closed."""
         return (task for task in self.tasks.values() if task.phase is not Phase.CLOSED)
