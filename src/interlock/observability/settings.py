@@ -27,9 +27,11 @@ class TraceSettings:
         """Return the settings in ``environ``; what cannot be followed is left out with one warning each."""
         if _word(environ, "OTEL_SDK_DISABLED") == "true":
             return cls()
-        exporters = tuple(name for name in _exporters(environ) if name != "otlp" or _speaks_http(environ))
+        exporters = _exporters(environ)
+        if "otlp" in exporters and not _speaks_http(environ):
+            exporters.remove("otlp")
         content = _word(environ, "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT") in _WITH_CONTENT
-        return cls(exporters, content)
+        return cls(tuple(exporters), content)
 
 
 def _exporters(environ: Mapping[str, str]) -> list[Exporter]:

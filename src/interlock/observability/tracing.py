@@ -7,6 +7,7 @@ context that came in, so that a process without tracing tears no hole into the o
 Nothing in here is thread-safe beyond what context variables give: open a span where its work runs.
 """
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, Token
@@ -35,7 +36,9 @@ __all__ = [
     "Work",
 ]
 
+_log = logging.getLogger(__name__)
 _Trace = tuple[str | None, str]
+"""A traceparent, or None where there is no trace, and a tracestate."""
 
 _current: ContextVar[_Trace] = ContextVar("interlock_trace", default=(None, ""))
 
@@ -200,24 +203,23 @@ class Tracing:
     """Records nothing, at next to no cost; the recording kind has the same methods."""
 
     @staticmethod
-    def from_environment(
-        service: str,
-        resource: Mapping[str, str | int] | None = None,
-        environ: Mapping[str, str] = os.environ,
-    ) -> "Tracing":
+    def from_environment(service: str, resource: Mapping[str, str | int] | None = None) -> "Tracing":
         """Return the tracing that the standard ``OTEL_*`` variables ask for; the null object where they ask for none.
 
         ``service`` is the default of ``service.name``; ``resource`` are attributes of this process, such as its role.
         Settings that cannot be followed give one warning through logging, never an error.
-        Sampler, span limits, headers, certificates and timeouts are read from the real environment by the SDK.
         """
-        settings = TraceSettings.read(environ)
+        settings = TraceSettings.read(os.environ)
         if not settings.exporters:
             return Tracing()
         # Late: it loads the tracing SDK, which takes a third of a second and which most runs do not need.
         from interlock.observability._recording import recording  # noqa: PLC0415
 
-        return recording(service, resource or {}, settings)
+        try:
+            return recording(service, resource or {}, settings)
+        except (ValueError, OSError) as error:
+            _log.warning("tracing is off: an OTEL_* variable cannot be used: %s", error)
+            return Tracing()
 
     @property
     def enabled(self) -> bool:
