@@ -1,6 +1,7 @@
 """The one way to talk to a model: a request of plain data, a reply of plain data, and the protocol between them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from interlock.protocol.base import Json, Usage
@@ -35,6 +36,8 @@ class ChatRequest:
     """What the schema is called in the request: letters, digits, ``_`` and ``-``, at most 64."""
     seed: int | None = None
     """Makes sampling repeatable where the engine supports it; None: the engine chooses."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Sent along with the request: ``traceparent``, so that the engine's own spans join the caller's trace."""
 
 
 @dataclass(frozen=True, slots=True)

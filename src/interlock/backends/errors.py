@@ -4,7 +4,8 @@
 
     ModelError
     |-- ModelNotConfigured       the user: no URL for the engine ``openai``
-    |-- ModelUrlInvalid          the user: the URL is no http(s) URL
+    |-- ModelUrlInvalid          the user: the URL is no http(s) URL, or holds credentials
+    |-- ModelKeyInvalid          the user: the key has characters that no HTTP header may hold
     |-- ModelUnauthorised        the user: the key is missing, wrong or not allowed to (401, 403)
     |-- ModelRefusedRequest      the user or the caller: the server says that the request is wrong (other 4xx)
     |-- ModelUnreachable         the network: no connection, or it broke; also a server that hung up
@@ -27,6 +28,7 @@ __all__ = [
     "LocalWeightsMissing",
     "ModelAnswerMalformed",
     "ModelError",
+    "ModelKeyInvalid",
     "ModelNotConfigured",
     "ModelRateLimited",
     "ModelRefusedRequest",
@@ -76,7 +78,7 @@ class ModelNotConfigured(ModelError):
 
 
 class ModelUrlInvalid(ModelError):
-    """The URL of a model's API is no http(s) URL."""
+    """The URL of a model's API is no http(s) URL, or holds credentials."""
 
     def __init__(self, url: str, source: str) -> None:
         super().__init__(url, source)
@@ -87,7 +89,23 @@ class ModelUrlInvalid(ModelError):
 
     def describe(self) -> str:
         """Show the URL, where it stands and what one looks like."""
-        return f"{self.source}: {self.url!r} is no URL of an API; expected one such as http://127.0.0.1:8000/v1"
+        return (
+            f"{self.source}: {self.url!r} is no URL of an API; expected one such as http://127.0.0.1:8000/v1, without "
+            "user, password, query and fragment (a key goes into INTERLOCK_API_KEY)"
+        )
+
+
+class ModelKeyInvalid(ModelError):
+    """A key cannot be sent: it holds characters that no HTTP header may hold."""
+
+    def __init__(self, key_env: str) -> None:
+        super().__init__(key_env)
+        self.key_env = key_env
+        """The environment variable that holds it."""
+
+    def describe(self) -> str:
+        """Name the variable, not the key."""
+        return f"{self.key_env} holds no usable key: only printable ASCII characters can be sent"
 
 
 class ModelUnauthorised(ModelError):

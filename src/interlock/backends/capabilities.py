@@ -1,0 +1,41 @@
+"""What each engine can do: one row an engine, so that no other code asks which engine it talks to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from interlock.protocol.base import Json
+from interlock.protocol.team import Engine
+
+__all__ = ["CAPABILITIES", "Capabilities", "SchemaStyle", "response_format"]
+
+SchemaStyle = Literal["json_schema", "json_object"]
+"""How a request says which JSON Schema binds the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do."""
+
+    schema_style: SchemaStyle
+    parallel: int | None
+    """The most requests that one process should have open at once; None: as many as it likes. A request that waits
+    its turn here does not use up its time."""
+
+
+CAPABILITIES: Mapping[Engine, Capabilities] = MappingProxyType(
+    {
+        "openai": Capabilities(schema_style="json_schema", parallel=None),
+        "local": Capabilities(schema_style="json_object", parallel=1),
+    }
+)
+
+
+def response_format(style: SchemaStyle, name: str, schema: dict[str, Json]) -> dict[str, Json]:
+    """Return the value of ``response_format`` that binds an answer to ``schema``."""
+    match style:
+        case "json_schema":
+            return {"type": "json_schema", "json_schema": {"name": name, "schema": schema, "strict": True}}
+        case "json_object":
+            return {"type": "json_object", "schema": schema}

@@ -1,0 +1,131 @@
+"""Where an agent's model is: its settings and the environment become an endpoint, and an endpoint a chat model."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, urlsplit, urlunsplit
+
+from interlock.backends.chat import ChatModel
+from interlock.backends.errors import LocalEngineNotRunning, ModelKeyInvalid, ModelNotConfigured, ModelUrlInvalid
+from interlock.backends.retry import RetrySettings
+from interlock.protocol.team import Engine, ModelSettings
+
+__all__ = [
+    "API_KEY_ENV",
+    "LOCAL_KEY_ENV",
+    "LOCAL_URL_ENV",
+    "MODEL_ENV",
+    "MODEL_URL_ENV",
+    "Endpoint",
+    "open_chat",
+    "resolve_endpoint",
+]
+
+MODEL_URL_ENV = "INTERLOCK_MODEL_URL"
+"""Base URL of the API that every agent uses, whatever the team file says."""
+MODEL_ENV = "INTERLOCK_MODEL"
+"""The model's name at that API, or at the team file's."""
+API_KEY_ENV = "INTERLOCK_API_KEY"
+"""The key for that API, and the default variable of ``model.api_key_env``."""
+LOCAL_URL_ENV = "INTERLOCK_LOCAL_URL"
+"""Where the engine ``local`` runs: whoever started it sets this for its child processes."""
+LOCAL_KEY_ENV = "INTERLOCK_LOCAL_KEY"
+"""The key that the engine ``local`` was started with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A model's API, ready to be used."""
+
+    url: str
+    """Base URL without credentials and without a slash at its end."""
+    name: str | None = None
+    """The model's name; None: the first that the server lists."""
+    api_key: str | None = field(default=None, repr=False)
+    """Bearer token; None: none is sent."""
+    engine: Engine = "openai"
+    timeout: float = 120.0
+    """Seconds that one request may take, from its start to the last byte of the answer."""
+    key_env: str = API_KEY_ENV
+    """Where the key came from or should come from, for messages."""
+
+
+def resolve_endpoint(settings: ModelSettings, environ: Mapping[str, str] = os.environ) -> Endpoint:
+    """Return the endpoint that ``settings`` mean in this environment.
+
+    With ``INTERLOCK_MODEL_URL`` every agent goes there, with ``INTERLOCK_MODEL`` as the model (left out: the first that
+    the server lists) and ``INTERLOCK_API_KEY`` as the key: a key that the team file names is never sent to another URL
+    than the team file's.
+
+    :raises ModelNotConfigured: the engine ``openai`` has no URL, neither here nor there
+    :raises ModelUrlInvalid: the URL is no http(s) URL, or holds credentials
+    :raises ModelKeyInvalid: the key cannot be sent
+    :raises LocalEngineNotRunning: the engine is ``local`` and ``INTERLOCK_LOCAL_URL`` is not set
+    """
+    if url := environ.get(MODEL_URL_ENV):
+        return _endpoint(settings, environ, url=url, source=MODEL_URL_ENV, name=None, key_env=API_KEY_ENV)
+    if settings.engine == "local":
+        return _local_endpoint(settings, environ)
+    if settings.url is None:
+        raise ModelNotConfigured(settings.engine)
+    return _endpoint(
+        settings, environ, url=settings.url, source="model.url", name=settings.name, key_env=settings.api_key_env
+    )
+
+
+def open_chat(endpoint: Endpoint, retry: RetrySettings | None = None) -> ChatModel:
+    """Return a chat model for ``endpoint``; nothing is sent yet.
+
+    It keeps its connections, so open one per process and endpoint and close it with ``aclose()`` in the end. The first
+    call in a process imports the client library, which takes about a second: call it before work arrives.
+    """
+    from interlock.backends.openai_client import OpenAIChat  # noqa: PLC0415 -- costs a second that most commands save
+
+    return OpenAIChat(endpoint, retry or RetrySettings())
+
+
+def _endpoint(
+    settings: ModelSettings, environ: Mapping[str, str], *, url: str, source: str, name: str | None, key_env: str
+) -> Endpoint:
+    return Endpoint(
+        url=_checked_url(url, source),
+        name=environ.get(MODEL_ENV) or name,
+        api_key=_key(environ, key_env),
+        timeout=settings.timeout,
+        key_env=key_env,
+    )
+
+
+def _local_endpoint(settings: ModelSettings, environ: Mapping[str, str]) -> Endpoint:
+    url = environ.get(LOCAL_URL_ENV)
+    if not url:
+        raise LocalEngineNotRunning
+    return Endpoint(
+        url=_checked_url(url, LOCAL_URL_ENV),
+        api_key=_key(environ, LOCAL_KEY_ENV),
+        engine="local",
+        timeout=settings.timeout,
+        key_env=LOCAL_KEY_ENV,
+    )
+
+
+def _key(environ: Mapping[str, str], name: str) -> str | None:
+    key = environ.get(name, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ModelKeyInvalid(name)
+    return key or None
+
+
+def _checked_url(url: str, source: str) -> str:
+    try:
+        parts = urlsplit(url.strip())
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # brackets that do not match, a port that is no number
+        raise ModelUrlInvalid(url.rpartition("@")[2], source) from None
+    if not usable or "@" in parts.netloc or parts.query or parts.fragment:
+        raise ModelUrlInvalid(_without_credentials(parts), source)
+    return urlunsplit(parts).rstrip("/")
+
+
+def _without_credentials(parts: SplitResult) -> str:
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
