@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from interlock.agents.templates import TemplateError, evaluate, references, render
 from interlock.protocol.base import Json, role_of
-from interlock.protocol.criteria import map_templates
+from interlock.protocol.criteria import map_templates, templates_of
 from interlock.protocol.decide import AcceptPlan, Assign, CloseJob, CloseTask, Command, ExpandStep, deadline_of
 from interlock.protocol.machine import JobState, TaskState
 from interlock.protocol.messages import (

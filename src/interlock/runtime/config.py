@@ -1,0 +1,47 @@
+"""What an agent process is told when it starts: JSON on its standard input, so that no secret stands in argv."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from interlock.protocol.base import Name, Strict
+from interlock.protocol.team import Agent, ModelSettings
+from interlock.runtime.address import BrokerAddress
+
+__all__ = ["BrokerLogin", "ProcessConfig"]
+
+
+class BrokerLogin(Strict):
+    """Where the broker is and how to log in to it."""
+
+    url: str
+    user: str | None = None
+    password: str | None = Field(default=None, repr=False)
+    token: str | None = Field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, address: BrokerAddress) -> "BrokerLogin":
+        """Return the login for ``address``."""
+        return cls(url=address.url, user=address.user, password=address.password, token=address.token)
+
+    def address(self) -> BrokerAddress:
+        """Return the address that this is the login for."""
+        return BrokerAddress(self.url, self.user, self.password, self.token)
+
+
+class ProcessConfig(Strict):
+    """One manager, worker or verifier process."""
+
+    kind: Literal["manager", "worker", "verifier"]
+    name: str
+    """What the process is called in logs: ``manager``, or the agent's name and a number."""
+    ns: Name
+    broker: BrokerLogin
+    team: Name | None = None
+    """Only for a worker or a verifier, as the fields below."""
+    agent_name: Name | None = None
+    agent: Agent | None = None
+    model: ModelSettings | None = None
+    """The agent's model; where its server and key are, the environment says. None: it needs no model."""
+    slots: int = Field(default=1, ge=1)
+    """How many messages the process works on at once."""
