@@ -1,0 +1,129 @@
+"""The embedded broker: a nats-server of our own on the loopback interface, its store in a folder.
+
+Two profiles. The fast one leaves it to the operating system when bytes reach the disk: what was acknowledged survives
+``kill -9`` of every process, not a power cut of the last moments. The durable one syncs before it acknowledges.
+"""
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import anyio
+
+from interlock.runtime._nats_server import NatsServer, ServerOptions, find_binary, start, write_private
+from interlock.runtime.address import BrokerAddress
+from interlock.runtime.broker_errors import BrokerError, StateFolderInUse, StateFolderUnusable
+
+__all__ = ["embedded_broker", "running_broker"]
+
+_log = logging.getLogger(__name__)
+
+_RESTART_SECONDS = (0.0, 0.2, 1.0, 5.0)
+"""How long to wait before each attempt to start again a server that died."""
+
+
+@asynccontextmanager
+async def embedded_broker(
+    state: Path, *, durable: bool = False, port: int | None = None, binary: Path | None = None
+) -> AsyncIterator[BrokerAddress]:
+    """Run a nats-server with its store in ``state`` and yield where it is; it is stopped on leaving.
+
+    It listens on 127.0.0.1 only, on ``port`` or any free one, wants a password, stands in a session of its own and dies
+    with this process. A server that dies by itself is started again with the same port, password and store.
+    The folder, made if need be, also keeps the password (``secret``), the log (``nats-server.log``) and, while
+    the server runs, its address for ``running_broker``.
+
+    :raises StateFolderInUse: another broker works on the folder
+    :raises StateFolderUnusable: the folder cannot be made, read or written
+    :raises BrokerBinaryMissing: there is no nats-server to start
+    :raises BrokerTooOld: it is older than 2.12
+    :raises BrokerStartFailed: it did not come up; the end of its log is in the message
+    """
+    found = find_binary(binary)
+    state = Path(os.path.abspath(state))  # noqa: ASYNC240, PTH100 - looks at no disk: links stay as they are
+    with _holding(state) as lock:
+        options = ServerOptions(found, state, _secret(state), durable, -1 if port is None else port, (lock,))
+        server = await start(options)
+        keeper = asyncio.create_task(_keep_alive(server), name="broker keeper")
+        try:
+            write_private(state / "broker.json", json.dumps({**asdict(server.address), "pid": os.getpid()}))
+            yield server.address
+        finally:
+            (state / "broker.json").unlink(missing_ok=True)
+            await _stop(keeper, server)
+
+
+def running_broker(state: Path) -> BrokerAddress | None:
+    """Return the address of the broker that another process runs on ``state``, None if there is none."""
+    try:
+        written = json.loads((state / "broker.json").read_text())
+        os.kill(written.pop("pid"), 0)
+        return BrokerAddress(**written)
+    except (OSError, ValueError):
+        return None
+
+
+async def _stop(keeper: "asyncio.Task[None]", server: NatsServer) -> None:
+    keeper.cancel()
+    with anyio.CancelScope(shield=True):
+        await asyncio.wait([keeper])
+        await server.stop()
+
+
+async def _keep_alive(server: NatsServer) -> None:
+    """Start the server again whenever it dies by itself, on the same port; give up where it will not come up."""
+    while True:
+        status = await server.process.wait()
+        _log.warning("the broker (process %d) ended with status %s; starting it again", server.process.pid, status)
+        for seconds in _RESTART_SECONDS:
+            await anyio.sleep(seconds)
+            try:
+                server.process = (await start(replace(server.options, port=server.port))).process
+                break
+            except (BrokerError, OSError) as error:
+                _log.error("the broker could not be started again: %s", error)
+        else:
+            return
+
+
+@contextmanager
+def _holding(state: Path) -> Iterator[int]:
+    """Hold the folder's lock; its descriptor is handed to the server, so that it lasts as long as either lives."""
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StateFolderUnusable(state, error.strerror or str(error)) from None
+    try:
+        _lock(state, descriptor)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(state: Path, descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 20, 0).decode().strip()
+        raise StateFolderInUse(state, int(holder) if holder.isdecimal() else None) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+
+
+def _secret(state: Path) -> str:
+    """Return the folder's password; made once, so that clients find their way back after a restart."""
+    path = state / "secret"
+    try:
+        if not path.exists():
+            write_private(path, secrets.token_hex(32))
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise StateFolderUnusable(state, error.strerror or str(error)) from None
