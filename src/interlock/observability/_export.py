@@ -48,8 +48,9 @@ class Export:
             return True
         for exporter in self._exporters:
             exporter.shutdown()  # ends a wait between two tries; a request under way dies with the process
-        self._once.mute()
-        _log.warning("the trace collector did not take the last spans within %.1f s; they are dropped", limit)
+        level = logging.DEBUG if self._once.told else logging.WARNING
+        self._once.told = True
+        _log.log(level, "the trace collector did not take the last spans within %.1f s; they are dropped", limit)
         return False
 
     def _flush(self) -> None:
@@ -67,17 +68,14 @@ class _Once(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._told = False
-
-    def mute(self) -> None:
-        self._told = True
+        self.told = False
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
             return True
-        if self._told:
+        if self.told:
             return False
-        self._told = True
+        self.told = True
         cause = " ".join(record.getMessage().split())[:300]
         record.msg, record.args = "traces are not exported, the work goes on; told once: %s", (cause,)
         record.exc_info = record.exc_text = None
