@@ -1,0 +1,1 @@
+"""How a worker thinks: one module per strategy, chosen by name in ``registry``."""
