@@ -1,6 +1,7 @@
 """The words that every model of the protocol is made of: names, JSON, strict frozen models."""
 
 import json
+import math
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -12,9 +13,11 @@ MAX_DEPTH = 64
 """How many arrays and objects may stand inside each other in a JSON value of a message."""
 
 
-def _shallow(value: JsonValue) -> JsonValue:
+def _sound(value: JsonValue) -> JsonValue:
     level: list[JsonValue] = [value]
     for _ in range(MAX_DEPTH + 1):
+        if any(isinstance(one, float) and not math.isfinite(one) for one in level):
+            raise ValueError("holds a number that JSON does not have (infinite, or not a number)")
         level = [inner for outer in level for inner in _children(outer)]
         if not level:
             return value
@@ -27,7 +30,7 @@ def _children(value: JsonValue) -> Iterable[JsonValue]:
     return value if isinstance(value, list) else ()
 
 
-Json = Annotated[JsonValue, AfterValidator(_shallow)]
+Json = Annotated[JsonValue, AfterValidator(_sound)]
 """Any JSON value (null, boolean, number, string, array or object) of a bounded depth."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]

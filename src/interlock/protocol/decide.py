@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 
-from interlock.protocol.machine import Attempt, JobState, Phase, StepState, TaskState
+from interlock.protocol.machine import Attempt, JobState, Phase, TaskState
 from interlock.protocol.messages import AttemptSummary, Feedback, JobStatus, TaskOutcome
 from interlock.protocol.plan import task_id
 from interlock.protocol.team import Handover, Step
@@ -100,7 +100,7 @@ def decide(state: JobState, now: datetime, *, killed: str | None = None) -> tupl
         return _stop(state, stop, killed=killed is not None)
     if not state.version:
         return (AcceptPlan(state.head),)
-    answered = tuple(_answer_verdict(state, state.tasks[task]) for task in sorted(state.waiting))
+    answered = tuple(_answer(state, state.tasks[task]) for task in sorted(state.waiting))
     expansion = next(_expansions(state), None)
     started = tuple(islice(_first_assignments(state), _room(state)))
     following = (*answered, *((expansion,) if expansion else ()), *_blocked_tasks(state), *started)
@@ -111,9 +111,15 @@ def deadline_of(state: JobState) -> datetime | None:
     """Return when the job must be over, or None."""
     if state.submitted is None:
         return None
-    seconds = state.submitted.budget.seconds
-    bounds = [state.submitted.deadline, state.submitted.at + timedelta(seconds=seconds) if seconds else None]
+    bounds = [state.submitted.deadline, _after(state.submitted.at, state.submitted.budget.seconds)]
     return min((bound for bound in bounds if bound is not None), default=None)
+
+
+def _after(start: datetime, seconds: float | None) -> datetime | None:
+    try:
+        return start + timedelta(seconds=seconds) if seconds else None
+    except OverflowError:  # later than a calendar reaches is never
+        return None
 
 
 def repetition(task: TaskState) -> str:
@@ -149,15 +155,20 @@ def _exhausted(state: JobState, now: datetime) -> str:
 
 
 def _stop(state: JobState, reason: str, *, killed: bool) -> tuple[Command, ...]:
-    """Close what is open, then the job. What passed before the stop stands."""
+    """Close every task, begun or not, then the job. What passed before the stop stands.
+
+    A task that never began is closed too: otherwise a manager that has not heard of the stop could still begin it,
+    and the job would be over with a task open.
+    """
     closing = tuple(
         _accept(task)
         if _passed(task)
         else CloseTask(task.id, task.current.number, task.head, "cancelled", reason=reason)
         for task in state.open_tasks()
     )
-    if closing:
-        return closing
+    unbegun = tuple(CloseTask(task, 0, head, "cancelled", reason=reason) for task, head in _unbegun(state))
+    if closing or unbegun:
+        return (*closing, *unbegun)
     return (CloseJob(state.head, "killed" if killed else _status(state), reason),)
 
 
@@ -170,8 +181,21 @@ def _accept(task: TaskState) -> CloseTask:
     return CloseTask(task.id, task.current.number, task.head, "accepted", stands=task.current.number)
 
 
-def _answer_verdict(state: JobState, task: TaskState) -> Command:
+def _unbegun(state: JobState) -> Iterator[tuple[str, int]]:
+    """Yield the tasks that were never assigned, with the heads of their chains."""
+    for name in state.order:
+        step = state.steps[name]
+        indices = [None] if step.spec.for_each is None else range(step.next_index, step.size or 0)
+        for task in (task_id(name, index) for index in indices):
+            if task not in state.tasks:
+                yield task, state.head_of(task)
+
+
+def _answer(state: JobState, task: TaskState) -> Command:
     """Accept what passed; redo the rest while attempts remain and something new can come of it."""
+    if task.phase is not Phase.VERDICT:
+        reason = "its chain holds an entry that is no next step, so nobody can continue this attempt"
+        return CloseTask(task.id, task.current.number, task.head, "failed", reason=reason)
     if _passed(task):
         return _accept(task)
     step = state.steps[task.step].spec
@@ -197,7 +221,9 @@ def _next_agent(step: Step, task: TaskState, *, circling: bool) -> str | None:
     agent = task.current.role.partition("@")[0]
     tried = sum(attempt.role == task.current.role for attempt in task.attempts)
     handover = step.on_failure if isinstance(step.on_failure, Handover) else None
-    taken_over = handover is not None and agent == handover.agent and agent != step.agent
+    if handover is not None and handover.agent == step.agent:
+        handover = None  # an agent cannot take over from itself: that would never end
+    taken_over = handover is not None and agent == handover.agent
     allowed = handover.attempts if handover and taken_over else step.attempts
     if tried < allowed and not circling:
         return agent
@@ -216,33 +242,22 @@ def _failure(task: TaskState, circles: str) -> str:
     return f"{circles}; {objections}" if circles else objections or "the verifier did not pass it"
 
 
-def _ready(state: JobState, step: StepState) -> bool:
-    return all(state.steps[need].complete for need in step.spec.needs)
-
-
-def _obstacle(state: JobState, step: StepState) -> str:
-    """Return which need delivered nothing, or an empty string."""
-    barren = [need for need in step.spec.needs if state.steps[need].barren]
-    return f"nothing was accepted of {', '.join(barren)}, which it needs" if barren else ""
-
-
 def _expansions(state: JobState) -> Iterator[ExpandStep]:
     for name in state.order:
-        step = state.steps[name]
-        if step.size is None and _ready(state, step):
-            yield ExpandStep(name, state.head, _obstacle(state, step))
+        if state.steps[name].size is None and state.ready(name):
+            yield ExpandStep(name, state.head, state.obstacle(name))
 
 
 def _blocked_tasks(state: JobState) -> tuple[CloseTask, ...]:
     """Close the steps of one task whose needs delivered nothing."""
-    blocked = []
-    for name in state.order:
-        step = state.steps[name]
-        if step.spec.for_each is None and name not in state.tasks and _ready(state, step):
-            obstacle = _obstacle(state, step)
-            if obstacle:
-                blocked.append(CloseTask(name, 0, 0, "cancelled", reason=obstacle))
-    return tuple(blocked)
+    return tuple(
+        CloseTask(name, 0, state.head_of(name), "cancelled", reason=obstacle)
+        for name in state.order
+        if state.steps[name].spec.for_each is None
+        and name not in state.tasks
+        and state.ready(name)
+        and (obstacle := state.obstacle(name))
+    )
 
 
 def _room(state: JobState) -> int:
@@ -251,16 +266,14 @@ def _room(state: JobState) -> int:
 
 
 def _first_assignments(state: JobState) -> Iterator[Assign]:
-    """Yield the tasks that can begin, in the order of the plan and of the items."""
-    for name in state.order:
+    """Yield the tasks that can begin, in the order of the queue and of the items."""
+    for name in state.queue:
         step = state.steps[name]
-        if step.size is None or step.next_index >= step.size or not _ready(state, step) or _obstacle(state, step):
-            continue
-        for position in range(step.next_index, step.size):
+        for position in range(step.next_index, step.size or 0):
             index = None if step.spec.for_each is None else position
             task = task_id(name, index)
             if task not in state.tasks:
-                yield Assign(task, step.spec, index, 1, step.spec.agent, 0)
+                yield Assign(task, step.spec, index, 1, step.spec.agent, state.head_of(task))
 
 
 def _completion(state: JobState) -> tuple[Command, ...]:

@@ -1,9 +1,9 @@
 """The state of a job as the fold of its log entries.
 
 ``evolve(state, entry)`` is pure: it returns the next state and never changes the one it was given. It accepts an entry
-only where the entry continues its chain (``answers`` is the chain's head) and is a legal next step; any other entry is
-counted in ``refused`` and changes nothing else. The broker refuses such entries before they reach the log, so a
-``refused`` above 0 means that somebody wrote past the chain.
+only where the entry continues its chain (``answers`` is the chain's head) and is a legal next step. Any other entry is
+counted in ``refused``; it still is the chain's head, since the broker compares with what stands in the log, and a task
+that it left without a next step waits for the manager, so that whatever was written, every job can be ended.
 
 A task goes ``assigned -> result -> verdict`` and from there either to the next ``assigned`` (redo) or to ``closed``.
 """
@@ -41,7 +41,7 @@ from interlock.protocol.messages import (
     TaskResult,
     TaskVerdict,
 )
-from interlock.protocol.plan import TaskIdInvalid, parse_task_id, task_id
+from interlock.protocol.plan import TaskIdInvalid, check_graph, parse_task_id, task_id
 from interlock.protocol.team import Step
 
 __all__ = ["Attempt", "Entry", "JobState", "Phase", "StepState", "TaskState", "evolve", "fold"]
@@ -171,14 +171,19 @@ class JobState:
     steps: HashTrieMap[str, StepState] = field(default_factory=HashTrieMap)
     order: tuple[str, ...] = ()
     """The steps as the plan lists them."""
+    queue: tuple[str, ...] = ()
+    """The steps whose tasks may begin, in the order in which the log made them ready. It only grows, so that managers
+    with views of different age begin tasks in the same order and stay below ``limits.parallel`` together."""
     result_steps: tuple[str, ...] = ()
     tasks: HashTrieMap[str, TaskState] = field(default_factory=HashTrieMap)
     waiting: frozenset[str] = frozenset()
-    """Tasks with a verdict that the manager has not answered."""
+    """Tasks that the manager must move: with a verdict to answer, or with an entry that nobody else can follow."""
+    strays: HashTrieMap[str, int] = field(default_factory=HashTrieMap)
+    """Heads of the chains of tasks that never began, where something stands that is no beginning."""
     usage: Usage = field(default_factory=Usage)
     closed: JobClosed | None = None
     refused: int = 0
-    """Entries that continue no chain."""
+    """Entries that are no next step of their chain, and entries seen before."""
     origin: str | None = None
     """Traceparent of whoever submitted the job."""
 
@@ -192,7 +197,16 @@ class JobState:
         if task == JOB_TASK:
             return self.head
         known = self.tasks.get(task)
-        return known.head if known else 0
+        return known.head if known else self.strays.get(task, 0)
+
+    def ready(self, step: str) -> bool:
+        """Return whether all that ``step`` needs is over."""
+        return all(self.steps[need].complete for need in self.steps[step].spec.needs)
+
+    def obstacle(self, step: str) -> str:
+        """Return which need delivered nothing, or an empty string. Only for a step that is ready."""
+        barren = [need for need in self.steps[step].spec.needs if self.steps[need].barren]
+        return f"nothing was accepted of {', '.join(barren)}, which it needs" if barren else ""
 
     def open_tasks(self) -> Iterable[TaskState]:
         """Yield the tasks that are assigned and not closed."""
@@ -219,18 +233,26 @@ def evolve(state: JobState, entry: Entry) -> JobState:
     message = entry.message
     if isinstance(message, EffectDone | EffectInDoubt):
         return state
-    if state.closed is not None:
-        return _refuse(state)
+    head = state.head_of(message.task)
+    if entry.seq <= head:
+        return replace(state, refused=state.refused + 1)
+    if state.closed is not None or message.answers != head:
+        return _refuse(state, entry)
     if message.task == JOB_TASK:
-        return _evolve_job(state, entry) if message.answers == state.head else _refuse(state)
-    task = state.tasks.get(message.task)
-    if message.answers != (task.head if task else 0):
-        return _refuse(state)
-    return _evolve_task(state, task, entry)
+        return _evolve_job(state, entry)
+    return _evolve_task(state, state.tasks.get(message.task), entry)
 
 
-def _refuse(state: JobState) -> JobState:
-    return replace(state, refused=state.refused + 1)
+def _refuse(state: JobState, entry: Entry) -> JobState:
+    """Count an entry that must not be there, and keep its chain in a shape that the manager can go on from."""
+    state, name = replace(state, refused=state.refused + 1), entry.message.task
+    if name == JOB_TASK:
+        return replace(state, head=entry.seq)
+    task = state.tasks.get(name)
+    if task is None:
+        return replace(state, strays=state.strays.insert(name, entry.seq))
+    waiting = state.waiting if task.phase is Phase.CLOSED else state.waiting | {name}
+    return replace(state, tasks=state.tasks.insert(name, replace(task, head=entry.seq)), waiting=waiting)
 
 
 def _evolve_job(state: JobState, entry: Entry) -> JobState:
@@ -240,11 +262,11 @@ def _evolve_job(state: JobState, entry: Entry) -> JobState:
             fits = state.submitted is None
             following = replace(state, submitted=message, origin=entry.origin)
         case PlanAccepted():
-            fits = state.submitted is not None and message.version == state.version + 1 == 1
-            following = _with_plan(state, message)
+            fits = state.submitted is not None and state.version == 0 and _sound(message)
+            following = _with_plan(state, message) if fits else state
         case PlanExpanded():
             step = state.steps.get(message.step)
-            fits = step is not None and step.size is None
+            fits = step is not None and step.size is None and not (message.items and message.reason)
             following = _with_expansion(state, step, message) if step else state
         case PlanProposed():
             fits, following = state.submitted is not None, state
@@ -260,23 +282,41 @@ def _evolve_job(state: JobState, entry: Entry) -> JobState:
             return state
         case _:
             assert_never(message)
-    return replace(following, head=entry.seq) if fits else _refuse(state)
+    return replace(following, head=entry.seq) if fits else _refuse(state, entry)
+
+
+def _sound(plan: PlanAccepted) -> bool:
+    """Whether ``plan`` is the first one, a graph without circles, and has the steps that the result is made of."""
+    names = {step.step for step in plan.steps}
+    return plan.version == 1 and not check_graph(plan.steps) and names.issuperset(plan.result_steps)
 
 
 def _with_plan(state: JobState, plan: PlanAccepted) -> JobState:
     steps = {step.step: StepState(step, size=1 if step.for_each is None else None) for step in plan.steps}
-    return replace(
-        state,
-        version=plan.version,
-        steps=HashTrieMap(steps),
-        order=tuple(step.step for step in plan.steps),
-        result_steps=plan.result_steps,
+    return _with_queue(
+        replace(
+            state,
+            version=plan.version,
+            steps=HashTrieMap(steps),
+            order=tuple(step.step for step in plan.steps),
+            result_steps=plan.result_steps,
+        )
     )
 
 
 def _with_expansion(state: JobState, step: StepState, message: PlanExpanded) -> JobState:
     expanded = replace(step, size=message.items, blocked=message.reason)
-    return replace(state, steps=state.steps.insert(message.step, expanded))
+    return _with_queue(replace(state, steps=state.steps.insert(message.step, expanded)))
+
+
+def _with_queue(state: JobState) -> JobState:
+    """Append the steps whose tasks may begin from here on."""
+    more = (
+        name
+        for name in state.order
+        if name not in state.queue and state.steps[name].size and state.ready(name) and not state.obstacle(name)
+    )
+    return replace(state, queue=(*state.queue, *more))
 
 
 def _evolve_task(state: JobState, task: TaskState | None, entry: Entry) -> JobState:
@@ -290,15 +330,21 @@ def _evolve_task(state: JobState, task: TaskState | None, entry: Entry) -> JobSt
             return _verdict(state, task, message, entry)
         case TaskClosed():
             return _closed(state, task, message, entry)
-        case EffectIntended() | QuestionAsked() | QuestionAnswered() if task and task.phase is Phase.ASSIGNED:
+        case EffectIntended() | QuestionAsked() | QuestionAnswered() if task and _within(task, message):
             return replace(state, tasks=state.tasks.insert(task.id, replace(task, head=entry.seq)))
         case _:
-            return _refuse(state)
+            return _refuse(state, entry)
+
+
+def _within(task: TaskState, message: EffectIntended | QuestionAsked | QuestionAnswered) -> bool:
+    """Whether ``message`` belongs to the attempt that is under way; a person need not name it in an answer."""
+    named = isinstance(message, QuestionAnswered) or message.attempt == task.current.number
+    return task.phase is Phase.ASSIGNED and named
 
 
 def _assigned(state: JobState, task: TaskState | None, message: TaskAssigned, entry: Entry) -> JobState:
     if not _may_assign(state, task, message):
-        return _refuse(state)
+        return _refuse(state, entry)
     step = state.steps[message.step]
     attempt = Attempt(message.attempt, message.role)
     if task is None:
@@ -381,7 +427,7 @@ def _closed(state: JobState, task: TaskState | None, message: TaskClosed, entry:
         return _closed_unassigned(state, message, entry)
     step = state.steps[task.step]
     if task.phase is Phase.CLOSED or not _may_close(task, message):
-        return _refuse(state)
+        return _refuse(state, entry)
     task = replace(
         task,
         head=entry.seq,
@@ -391,13 +437,8 @@ def _closed(state: JobState, task: TaskState | None, message: TaskClosed, entry:
         reason=message.reason,
         ended=message.at,
     )
-    step = _count(replace(step, open=step.open - 1), message.outcome)
-    return replace(
-        state,
-        tasks=state.tasks.insert(task.id, task),
-        steps=state.steps.insert(task.step, step),
-        waiting=state.waiting - {task.id},
-    )
+    state = replace(state, tasks=state.tasks.insert(task.id, task), waiting=state.waiting - {task.id})
+    return _with_count(state, replace(step, open=step.open - 1), message.outcome)
 
 
 def _may_close(task: TaskState, message: TaskClosed) -> bool:
@@ -417,7 +458,7 @@ def _closed_unassigned(state: JobState, message: TaskClosed, entry: Entry) -> Jo
     """Close a task that never began, because its needs delivered nothing or it could not be put into words."""
     place = _place(state, message.task)
     if place is None or message.outcome == "accepted":
-        return _refuse(state)
+        return _refuse(state, entry)
     step, index = place
     task = TaskState(
         message.task,
@@ -431,8 +472,8 @@ def _closed_unassigned(state: JobState, message: TaskClosed, entry: Entry) -> Jo
         ended=message.at,
     )
     tasks = state.tasks.insert(task.id, task)
-    step = _count(replace(step, next_index=_first_unassigned(step, tasks)), message.outcome)
-    return replace(state, tasks=tasks, steps=state.steps.insert(task.step, step))
+    step = replace(step, next_index=_first_unassigned(step, tasks))
+    return _with_count(replace(state, tasks=tasks), step, message.outcome)
 
 
 def _place(state: JobState, task: str) -> tuple[StepState, int | None] | None:
@@ -445,6 +486,13 @@ def _place(state: JobState, task: str) -> tuple[StepState, int | None] | None:
     if step is None or (index is None) != (step.spec.for_each is None) or (index or 0) >= (step.size or 0):
         return None
     return step, index
+
+
+def _with_count(state: JobState, step: StepState, outcome: TaskOutcome) -> JobState:
+    """Count one more closed task of ``step``; the last one may let other steps begin."""
+    step = _count(step, outcome)
+    state = replace(state, steps=state.steps.insert(step.spec.step, step))
+    return _with_queue(state) if step.complete else state
 
 
 def _count(step: StepState, outcome: TaskOutcome) -> StepState:
