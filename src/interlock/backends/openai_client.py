@@ -129,7 +129,8 @@ class OpenAIChat:
                 with anyio.fail_after(self._endpoint.timeout):
                     return (await send()).content
             except openai.APIStatusError as error:
-                raise error_of_status(error, self._endpoint, self._name) from error
+                # Not shown as the cause: it quotes the server, which may have repeated the key.
+                raise error_of_status(error, self._endpoint, self._name) from None
             except (openai.APIConnectionError, aiohttp.ClientError, OSError) as error:
                 raise error_of_connection(error, self._endpoint, self._name) from error
 

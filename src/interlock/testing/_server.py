@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -63,6 +63,7 @@ class ScriptedServer:
         self._runner: web.AppRunner | None = None
         self._repeats: Counter[str] = Counter()
         self._open = 0
+        self._changed = asyncio.Event()
         self.seen: list[Seen] = []
         """Every chat request, in the order in which they came."""
         self.peak = 0
@@ -84,6 +85,11 @@ class ScriptedServer:
     def clients_left(self) -> list[Seen]:
         """The requests whose client closed the connection before it had its answer."""
         return [seen for seen in self.seen if seen.client_left]
+
+    async def until(self, true: Callable[[Self], bool]) -> None:
+        """Wait until ``true`` holds of this server; it is asked again whenever a chat request comes or ends."""
+        while not true(self):
+            await self._changed.wait()
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=64 * 1024 * 1024)
@@ -148,6 +154,7 @@ class ScriptedServer:
         self.seen.append(seen)
         self._open += 1
         self.peak = max(self.peak, self._open)
+        self._wake()
         try:
             yield
         except (asyncio.CancelledError, ConnectionError):
@@ -157,6 +164,11 @@ class ScriptedServer:
         finally:
             self._open -= 1
             seen.ended = time.monotonic()
+            self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
 
 def _schema(response_format: Json) -> dict[str, Json] | None:
