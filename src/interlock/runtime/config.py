@@ -37,6 +37,8 @@ class ProcessConfig(Strict):
     """What the process is called in logs: ``manager``, or the agent's name and a number."""
     ns: Name
     broker: BrokerLogin
+    job: str | None = None
+    """The only job to work on; None: all of them."""
     team: Name | None = None
     """Only for a worker or a verifier, as the fields below."""
     agent_name: Name | None = None

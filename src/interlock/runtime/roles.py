@@ -1,7 +1,7 @@
 """The loops of workers and verifiers: take a message of the role's queue, do the work, append the answer, acknowledge.
 
-The acknowledgement decides nothing; whether an answer counts is decided by the broker when it is appended. An answer that
-is refused was overtaken: the work is dropped and the message acknowledged.
+The acknowledgement decides nothing; whether an answer counts is decided by the broker when it is appended. An answer
+that is refused was overtaken: the work is dropped and the message acknowledged.
 """
 
 import logging

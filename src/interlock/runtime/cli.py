@@ -1,0 +1,132 @@
+"""The ``interlock`` command: its words and their help. What they do is in ``interlock.runtime.commands``.
+
+Only the standard library is imported until a command runs, so that help and mistakes answer at once.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from interlock._version import __version__
+
+__all__ = ["main", "parser"]
+
+_EXITS = """exit status:
+  0 succeeded   1 failed   2 wrong usage or a bad team file   3 partial: some tasks were not accepted   4 killed"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that ``arguments`` (by default the process's) spell and return its exit status."""
+    options = parser().parse_args(arguments)
+    from interlock.runtime import commands  # noqa: PLC0415 -- help and usage errors do without
+
+    return commands.run(options)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    top = argparse.ArgumentParser(
+        prog="interlock",
+        description="Run teams of LLM agents that plan, execute, verify and redo their work over NATS.",
+        epilog=_EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"interlock {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _check(commands)
+    _run(commands)
+    _jobs(commands)
+    _show(commands)
+    _schema(commands)
+    _doctor(commands)
+    return top
+
+
+_Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def _check(commands: _Commands) -> None:
+    check = commands.add_parser("check", help="find every mistake in team files")
+    check.add_argument("team", metavar="TEAM.yaml", nargs="+", type=Path)
+
+
+def _run(commands: _Commands) -> None:
+    run = commands.add_parser(
+        "run",
+        help="run one job on this machine, from start to end",
+        description="Run one job; broker, agents and, where the team wants it, a local model start and end with it.",
+        epilog=_EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_argument("team", metavar="TEAM.yaml", type=Path)
+    run.add_argument("goal", metavar="GOAL", nargs="?", default="", help="what the job is to achieve")
+    run.add_argument(
+        "--input",
+        metavar="K=V",
+        action="append",
+        default=[],
+        help="give the team's input K; K=@FILE takes the content of FILE; repeat it for an input of several files",
+    )
+    run.add_argument("--workers", metavar="N", type=_positive, help="processes of each worker (default: one a core)")
+    run.add_argument("--durable", action="store_true", help="sync the log to disk before anything counts as written")
+    _json(run)
+    _place(run)
+
+
+def _jobs(commands: _Commands) -> None:
+    jobs = commands.add_parser("jobs", help="list the jobs of the log")
+    _json(jobs)
+    _place(jobs)
+
+
+def _show(commands: _Commands) -> None:
+    show = commands.add_parser("show", help="show the account of one job")
+    show.add_argument("job", metavar="JOB")
+    _json(show)
+    _place(show)
+
+
+def _schema(commands: _Commands) -> None:
+    schema = commands.add_parser("schema", help="print the schemas of messages or of team files")
+    kind = schema.add_mutually_exclusive_group()
+    kind.add_argument("--messages", action="store_true", help="JSON Schema of all messages (the default)")
+    kind.add_argument("--asyncapi", action="store_true", help="AsyncAPI 3 document: subjects, operations, messages")
+    kind.add_argument("--team", action="store_true", help="JSON Schema of team files, for editors")
+
+
+def _doctor(commands: _Commands) -> None:
+    doctor = commands.add_parser("doctor", help="say what works on this machine and what is missing")
+    _place(doctor)
+
+
+def _json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON on standard output")
+
+
+def _place(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--state",
+        metavar="DIR",
+        type=Path,
+        default=Path(os.environ.get("INTERLOCK_STATE", ".interlock")),
+        help="where the log is kept (default: $INTERLOCK_STATE or .interlock)",
+    )
+    command.add_argument(
+        "--nats",
+        metavar="URL",
+        default=os.environ.get("INTERLOCK_NATS"),
+        help="use this broker and not one of our own (default: $INTERLOCK_NATS)",
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

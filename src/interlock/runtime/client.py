@@ -1,0 +1,89 @@
+"""What a person's side of the log does: submit a job, watch it, read it again later."""
+
+import secrets
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from interlock.observability.attributes import HEADER_ROOT
+from interlock.observability.tracing import Tracing
+from interlock.protocol.base import Json
+from interlock.protocol.machine import Entry, JobState, fold
+from interlock.protocol.messages import JobSubmitted
+from interlock.protocol.subjects import job_subjects, log_subject
+from interlock.protocol.team import Team
+from interlock.runtime.bus import Bus
+
+__all__ = ["JobNotFound", "Progress", "new_job_id", "read_job", "submit", "watch"]
+
+
+class JobNotFound(LookupError):
+    """No such job in the log."""
+
+    def __init__(self, job: str, known: Sequence[str]) -> None:
+        self.job = job
+        listed = f"; there are {', '.join(known)}" if known else "; there are none"
+        super().__init__(f"no job {job!r} in the log{listed}")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """News of a job: the entries that came in and the state after them."""
+
+    entries: tuple[Entry, ...]
+    state: JobState
+
+
+def new_job_id(team: str) -> str:
+    """Return an id for a new job: the team's name and eight random hexadecimal digits."""
+    return f"{team}-{secrets.token_hex(4)}"
+
+
+async def submit(bus: Bus, tracing: Tracing, team: Team, goal: str, inputs: dict[str, Json], job: str) -> None:
+    """Append the job to the log.
+
+    :raises AnswerRefused: there is a job with this id
+    :raises BrokerUnreachable: the broker cannot be reached
+    """
+    message = JobSubmitted(
+        id=uuid.uuid4().hex,
+        ns=bus.ns,
+        job=job,
+        at=datetime.now(UTC),
+        team=team,
+        goal=goal,
+        inputs=inputs,
+        budget=team.budget,
+    )
+    with tracing.publish("job.submitted", log_subject(message), message_id=message.id) as headers:
+        headers.setdefault(HEADER_ROOT, tracing.new_traceparent())
+        await bus.append(message, headers)
+
+
+async def watch(bus: Bus, job: str) -> AsyncIterator[Progress]:
+    """Yield the news of a job from its beginning on, until it is closed."""
+    state = JobState()
+    async with bus.follow([job_subjects(bus.ns, job)]) as batches:
+        async for batch in batches:
+            state = fold(batch.entries, state)
+            yield Progress(tuple(batch.entries), state)
+            if state.closed is not None:
+                return
+
+
+async def read_job(bus: Bus, job: str) -> JobState:
+    """Return the state of a job as the log has it now.
+
+    :raises JobNotFound: it is not in the log
+    """
+    known = await bus.jobs()
+    if job not in known:
+        raise JobNotFound(job, known)
+    state = JobState()
+    async with bus.follow([job_subjects(bus.ns, job)]) as batches:
+        async for batch in batches:
+            state = fold(batch.entries, state)
+            if batch.pending == 0:
+                break
+    return state

@@ -1,0 +1,185 @@
+"""What the words of the command line do. Results go to standard output, everything else to standard error.
+
+Each command returns its exit status; a mistake of the person's is told in a line and ends with 2, never a traceback.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from interlock.backends.engines import resolve_endpoint
+from interlock.backends.errors import LocalEngineNotRunning, ModelError
+from interlock.observability.logging import configure_logging
+from interlock.observability.tracing import Tracing
+from interlock.protocol.machine import JobState
+from interlock.protocol.team import Team
+from interlock.runtime.address import AddressInvalid, BrokerAddress
+from interlock.runtime.broker_errors import BrokerError
+from interlock.runtime.bus_errors import BusError
+from interlock.runtime.client import JobNotFound, read_job
+from interlock.runtime.launch import Interruption, Order, Place, models_used, open_bus, run_job
+from interlock.runtime.report import Report, report_of
+from interlock.runtime.show import print_jobs, print_report
+from interlock.runtime.sources import SourceError, freeze, parse_inputs
+from interlock.runtime.supervisor import AgentProcessFailed
+from interlock.runtime.teamfile import TeamFileInvalid, load_team
+from interlock.runtime.view import open_view
+
+__all__ = ["EXIT_OF_STATUS", "run"]
+
+EXIT_OF_STATUS = {"succeeded": 0, "failed": 1, "partial": 3, "killed": 4, "running": 0}
+"""The exit status for each status of a job."""
+
+_USAGE = 2
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command that was asked for and return its exit status."""
+    configure_logging(process="interlock")
+    try:
+        return _COMMANDS[options.command](options)
+    except (TeamFileInvalid, SourceError, AddressInvalid, JobNotFound) as error:
+        return _complain(error, _USAGE)
+    except (BrokerError, BusError, ModelError, AgentProcessFailed) as error:
+        return _complain(error, 1)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _complain(error: Exception, status: int) -> int:
+    print(f"interlock: {error}" if not isinstance(error, TeamFileInvalid) else error, file=sys.stderr)
+    return status
+
+
+def _check(options: argparse.Namespace) -> int:
+    status = 0
+    for path in options.team:
+        try:
+            loaded = load_team(path)
+        except TeamFileInvalid as error:
+            status = _complain(error, _USAGE)
+        else:
+            print(f"{path}: team {loaded.team.team}, {len(loaded.team.agents)} agents, {len(loaded.team.plan)} steps")
+    return status
+
+
+def _run(options: argparse.Namespace) -> int:
+    loaded = load_team(options.team)
+    frozen = freeze(loaded, parse_inputs(options.input), Path.cwd())
+    if (problem := _model_problem(frozen.team)) is not None:
+        return _complain(problem, _USAGE)
+    order = Order(frozen.team, options.goal or loaded.team.description, frozen.inputs, options.workers)
+    tracing = Tracing.from_environment("interlock-client")
+    try:
+        state = anyio.run(_run_until_told, _place(options), order, tracing, backend_options={"use_uvloop": True})
+    finally:
+        tracing.shutdown()
+    report = report_of(state)
+    _print(options, report, print_report)
+    return EXIT_OF_STATUS[report.status]
+
+
+def _model_problem(team: Team) -> ModelError | None:
+    """Return why an agent's model cannot be reached at all, before anything is started."""
+    for _, settings in models_used(team):
+        try:
+            resolve_endpoint(settings)
+        except LocalEngineNotRunning:
+            continue  # it will be started
+        except ModelError as error:
+            return error
+    return None
+
+
+async def _run_until_told(place: Place, order: Order, tracing: Tracing) -> JobState:
+    interruption = Interruption()
+    async with anyio.create_task_group() as group:
+        group.start_soon(_interrupt_on_signal, interruption)
+        with open_view() as view:
+            state = await run_job(place, order, view, tracing, interruption)
+        group.cancel_scope.cancel()
+    return state
+
+
+async def _interrupt_on_signal(interruption: Interruption) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for number in signals:
+            if interruption.reason:  # asked twice: leave at once, every child dies with this process
+                os._exit(EXIT_OF_STATUS["killed"])
+            interruption.trigger(f"interrupted by {signal.Signals(number).name}")
+
+
+def _jobs(options: argparse.Namespace) -> int:
+    reports = anyio.run(_all_reports, _place(options))
+    reports.sort(key=lambda pair: pair[0])
+    if options.json:
+        summaries = [report.model_dump(mode="json", exclude={"tasks", "result"}) for _, report in reports]
+        print(json.dumps(summaries, indent=2))
+    else:
+        print_jobs([report for _, report in reports])
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    state = anyio.run(_one_state, _place(options), options.job)
+    _print(options, report_of(state), print_report)
+    return 0
+
+
+async def _one_state(place: Place, job: str) -> JobState:
+    async with open_bus(place, "client") as (bus, _):
+        return await read_job(bus, job)
+
+
+async def _all_reports(place: Place) -> list[tuple[Any, Report]]:
+    async with open_bus(place, "client") as (bus, _):
+        states = [await read_job(bus, job) for job in await bus.jobs()]
+    return [(state.submitted.at, report_of(state)) for state in states if state.submitted]
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from interlock.protocol.schema import asyncapi, message_schema  # noqa: PLC0415 -- no other command needs it
+    from interlock.runtime.teamfile import team_json_schema  # noqa: PLC0415
+
+    document = asyncapi() if options.asyncapi else team_json_schema() if options.team else message_schema()
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from interlock.runtime.doctor import examine  # noqa: PLC0415 -- no other command needs it
+
+    findings = anyio.run(examine, _place(options))
+    for finding in findings:
+        print(f"{'ok     ' if finding.fine else 'MISSING' if finding.needed else 'absent '} {finding.text}")
+    return 0 if all(finding.fine or not finding.needed for finding in findings) else 1
+
+
+def _place(options: argparse.Namespace) -> Place:
+    nats = BrokerAddress.parse(options.nats) if options.nats else None
+    return Place(options.state, nats, getattr(options, "durable", False))
+
+
+def _print(options: argparse.Namespace, report: Report, in_words: Callable[[Report], None]) -> None:
+    if options.json:
+        print(report.model_dump_json(indent=2))
+    else:
+        in_words(report)
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "check": _check,
+    "run": _run,
+    "jobs": _jobs,
+    "show": _show,
+    "schema": _schema,
+    "doctor": _doctor,
+}

@@ -1,0 +1,82 @@
+"""What works on this machine and what is missing: each finding says what to do about it."""
+
+import importlib.util
+import os
+import platform
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from interlock._version import __version__
+from interlock.backends.chat import ChatMessage, ChatRequest
+from interlock.backends.engines import MODEL_URL_ENV, open_chat, resolve_endpoint
+from interlock.backends.errors import ModelError
+from interlock.backends.local import find_weights
+from interlock.observability.settings import TraceSettings
+from interlock.protocol.team import ModelSettings
+from interlock.runtime.broker_errors import BrokerError
+from interlock.runtime.bus_errors import BusError
+from interlock.runtime.launch import Place, open_bus
+
+__all__ = ["Finding", "examine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    text: str
+    fine: bool
+    needed: bool = True
+    """Whether nothing works without it."""
+
+
+async def examine(place: Place) -> list[Finding]:
+    """Look at everything that a job may need; nothing that was there before is changed."""
+    python = Finding(
+        f"interlock {__version__} on Python {platform.python_version()}, {os.cpu_count()} cores", fine=True
+    )
+    return [python, await _broker(place), await _endpoint(), _local(), _tracing()]
+
+
+async def _broker(place: Place) -> Finding:
+    """Start a broker of our own in a folder of its own, or reach the one that was named."""
+    with tempfile.TemporaryDirectory(prefix="interlock-doctor-") as folder:
+        try:
+            async with open_bus(Place(Path(folder), place.nats), "doctor") as (_, address):
+                return Finding(f"the broker at {address.url} answers", fine=True)
+        except (BrokerError, BusError) as error:
+            return Finding(f"no broker: {error}", fine=False)
+
+
+async def _endpoint() -> Finding:
+    if not os.environ.get(MODEL_URL_ENV):
+        text = f"{MODEL_URL_ENV} is not set: each team uses the model that its file names"
+        return Finding(text, fine=False, needed=False)
+    try:
+        model = open_chat(resolve_endpoint(ModelSettings(timeout=20)))
+        try:
+            reply = await model.chat(ChatRequest((ChatMessage("user", "Say yes."),), temperature=0, max_tokens=8))
+        finally:
+            await model.aclose()
+    except ModelError as error:
+        return Finding(f"the model does not answer: {error}", fine=False)
+    return Finding(f"the model {reply.model} at {model.url} answers", fine=True)
+
+
+def _local() -> Finding:
+    if importlib.util.find_spec("llama_cpp") is None:
+        return Finding("engine local: pip install 'interlock[local]' compiles it once", fine=False, needed=False)
+    try:
+        weights = find_weights()
+    except ModelError as error:
+        return Finding(f"engine local: {error}", fine=False, needed=False)
+    return Finding(f"engine local with {weights.name}", fine=True)
+
+
+def _tracing() -> Finding:
+    exporters = TraceSettings.read(os.environ).exporters
+    if not exporters:
+        text = "tracing is off: set OTEL_EXPORTER_OTLP_ENDPOINT, for example to http://localhost:4318"
+        return Finding(text, fine=False, needed=False)
+    return Finding(f"tracing goes to {', '.join(sorted(exporters))}", fine=True)
