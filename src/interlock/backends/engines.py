@@ -13,6 +13,7 @@ from interlock.protocol.team import Engine, ModelSettings
 __all__ = [
     "API_KEY_ENV",
     "LOCAL_KEY_ENV",
+    "LOCAL_NAME_ENV",
     "LOCAL_URL_ENV",
     "MODEL_ENV",
     "MODEL_URL_ENV",
@@ -29,6 +30,8 @@ API_KEY_ENV = "INTERLOCK_API_KEY"
 """The key for that API, and the default variable of ``model.api_key_env``."""
 LOCAL_URL_ENV = "INTERLOCK_LOCAL_URL"
 """Where the engine ``local`` runs: whoever started it sets this for its child processes."""
+LOCAL_NAME_ENV = "INTERLOCK_LOCAL_NAME"
+"""The name of the model that it runs."""
 LOCAL_KEY_ENV = "INTERLOCK_LOCAL_KEY"
 """The key that the engine ``local`` was started with."""
 
@@ -102,6 +105,7 @@ def _local_endpoint(settings: ModelSettings, environ: Mapping[str, str]) -> Endp
         raise LocalEngineNotRunning
     return Endpoint(
         url=_checked_url(url, LOCAL_URL_ENV),
+        name=environ.get(LOCAL_NAME_ENV) or None,
         api_key=_key(environ, LOCAL_KEY_ENV),
         engine="local",
         timeout=settings.timeout,

@@ -252,8 +252,8 @@ class LocalEngineNotRunning(ModelError):
     def describe(self) -> str:
         """Say what starts it."""
         return (
-            "the engine 'local' is not running: start it with interlock.backends.local.local_engine() and hand its "
-            "environ() to the processes that use it; `interlock run` and `interlock up` do so"
+            "the engine 'local' is not running: start it with interlock.backends.local.local_engine() and give "
+            "local_environ() of it to the processes that use it; `interlock run` and `interlock up` do so"
         )
 
 
