@@ -76,8 +76,11 @@ class OtlpReceiver:
     headers: list[dict[str, str]] = field(default_factory=list)
     """Of each request, names in lower case."""
     url: str = ""
+    answering: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set from the start; cleared, requests are read and get no answer until it is set again."""
 
     async def __aenter__(self) -> Self:
+        self.answering.set()
         self._arrived = asyncio.Condition()
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_post("/v1/traces", self._take)
@@ -125,6 +128,7 @@ class OtlpReceiver:
             self.headers.append({name.lower(): value for name, value in request.headers.items()})
             self.spans.extend(_spans(message))
             self._arrived.notify_all()
+        await self.answering.wait()
         answer = ExportTraceServiceResponse().SerializeToString()
         return web.Response(body=answer, content_type="application/x-protobuf")
 

@@ -33,10 +33,10 @@ class Export:
 
     def __init__(self, settings: TraceSettings) -> None:
         self._exporters = [_exporter(kind) for kind in settings.exporters]
+        self.processors = [_processor(exporter) for exporter in self._exporters]
         self._once = _Once()
         for name in _NOISY:
             logging.getLogger(name).addFilter(self._once)
-        self.processors = [_processor(exporter) for exporter in self._exporters]
 
     def shutdown(self, limit: float) -> bool:
         """Export what is left for at most ``limit`` seconds; return whether that was enough."""
