@@ -1,0 +1,96 @@
+"""Appends messages to their chains: each enters the log at most once, and the caller learns whether it did."""
+
+from collections.abc import Mapping
+
+import anyio
+
+from interlock.protocol.messages import Envelope
+from interlock.protocol.subjects import chain_subjects, log_subject, parse_log_subject
+from interlock.runtime._jetstream import SEQUENCE_WRONG, Raw, answer_of, direct_get, last_on
+from interlock.runtime._wire import Wire
+from interlock.runtime.bus_errors import (
+    AnswerRefused,
+    AppendInDoubt,
+    BrokerComplaint,
+    BrokerUnreachable,
+    ReplyMissing,
+)
+
+ID = "Nats-Msg-Id"
+EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_ON = "Nats-Expected-Last-Subject-Sequence-Subject"
+
+
+_RETRY_SECONDS = 0.05
+
+
+class Appender:
+    """Appends to the stream of a namespace."""
+
+    def __init__(self, wire: Wire, stream: str, settle_seconds: float) -> None:
+        self._wire = wire
+        self._stream = stream
+        self._settle_seconds = settle_seconds
+
+    async def append(self, message: Envelope, body: bytes, headers: Mapping[str, str]) -> int:
+        """Append ``message``, whose body on the wire is ``body``; see ``Bus.append``."""
+        subject = log_subject(message)
+        chained = parse_log_subject(subject).chained
+        full = {**headers, **_headers(message, chained=chained)}
+        try:
+            return await self._publish(subject, body, full)
+        except ReplyMissing:  # it may have entered
+            return await self._settle(message, subject, body, full)
+        except BrokerComplaint as error:
+            if error.code not in SEQUENCE_WRONG:
+                raise
+            return await self._settle(message, subject, body, full)
+
+    async def _publish(self, subject: str, body: bytes, headers: Mapping[str, str]) -> int:
+        return int(answer_of(subject, await self._wire.request(subject, body, headers))["seq"])
+
+    async def _settle(self, message: Envelope, subject: str, body: bytes, headers: Mapping[str, str]) -> int:
+        """Find out what became of a message that was sent, and append again what did not enter."""
+        with anyio.move_on_after(self._settle_seconds):
+            while True:
+                await self._wire.wait_up()
+                try:
+                    return await self._find_or_append(message, subject, body, headers)
+                except (ReplyMissing, BrokerUnreachable):
+                    await anyio.sleep(_RETRY_SECONDS)
+                except BrokerComplaint as error:
+                    if error.code not in SEQUENCE_WRONG:
+                        raise
+        raise AppendInDoubt(subject, message.id)
+
+    async def _find_or_append(self, message: Envelope, subject: str, body: bytes, headers: Mapping[str, str]) -> int:
+        """Look first. Outside a chain there is nothing to look at: there the id keeps a second copy out."""
+        if EXPECTED in headers:
+            standing, head = await self._look(message)
+            if standing:
+                return standing
+            if head != message.answers:
+                raise AnswerRefused(message.task, message.answers, head)
+        return await self._publish(subject, body, headers)
+
+    async def _look(self, message: Envelope) -> tuple[int | None, int]:
+        """Walk the chain back from its head: where ``message`` stands in it, if it does, and where the head is."""
+        entry = await last_on(self._wire, self._stream, chain_subjects(message.ns, message.job, message.task))
+        head = entry.seq if entry else 0
+        while entry and entry.seq > message.answers:
+            if entry.headers.get(ID) == message.id:
+                return entry.seq, head
+            entry = await self._answered_by(entry)
+        return None, head
+
+    async def _answered_by(self, entry: Raw) -> Raw | None:
+        answered = int(entry.headers.get(EXPECTED, 0))
+        return await direct_get(self._wire, self._stream, {"seq": answered}) if answered else None
+
+
+def _headers(message: Envelope, *, chained: bool) -> dict[str, str]:
+    headers = {ID: message.id}
+    if chained:
+        headers[EXPECTED] = str(message.answers)
+        headers[EXPECTED_ON] = chain_subjects(message.ns, message.job, message.task)
+    return headers

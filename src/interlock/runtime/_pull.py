@@ -1,0 +1,182 @@
+"""A long-lived pull: keeps the broker sending, but never more than there is room for.
+
+Room is asked for with requests of the pull protocol. What was asked for and neither came nor was given back is the
+outstanding credit; credit and what is held never exceed the limit together. Each connection is an era with an inbox of
+its own, so that nothing asked for in an earlier one can come on top.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import anyio
+from nats.aio.msg import Msg
+
+from interlock.runtime._jetstream import NS_PER_SECOND, Raw
+from interlock.runtime._wire import Wire
+from interlock.runtime.bus_errors import BrokerComplaint, BrokerUnreachable, NobodyListens, ReplyMissing
+
+_log = logging.getLogger(__name__)
+
+EXPIRES_SECONDS = 30.0
+HEARTBEAT_SECONDS = 2.5
+SILENCE_SECONDS = 6.0
+"""Without a message or a heartbeat for so long the broker has forgotten the requests: a new era begins."""
+
+RETRY_SECONDS = 0.25
+_TOKENS_WITHOUT_DOMAIN = 9
+TEMPORARY = (BrokerUnreachable, ReplyMissing, NobodyListens)
+_ENDED = frozenset({"404", "408", "409"})
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """A message with what its reply subject says of it."""
+
+    raw: Raw
+    reply: str
+    consumer: str
+    deliveries: int
+    """1 for the first time."""
+    consumer_seq: int
+    pending: int
+    """How many more messages the consumer has stored."""
+
+
+class Pull:
+    """Pulls from the consumer that ``prepare`` makes, for as long as ``run`` runs."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        limit: int,
+        prepare: Callable[[], Awaitable[str]],
+        receive: Callable[[Pulled], bool],
+        held: Callable[[], int],
+    ) -> None:
+        self._wire = wire
+        self._limit = limit
+        self._prepare = prepare
+        """Makes sure that the consumer is there and returns ``STREAM.CONSUMER``; called for each era."""
+        self._receive = receive
+        """Takes a message; False: something is missing before it, begin a new era."""
+        self._held = held
+        self._outstanding = 0
+        self._era: anyio.Event | None = None
+        self._heard = 0.0
+        self._subject = self._inbox = ""
+        self._running = anyio.CancelScope()
+        self._stopped = anyio.Event()
+
+    async def run(self) -> None:
+        """Pull until stopped or cancelled, through lost connections.
+
+        :raises BusError: what no waiting will cure, such as a denied subscription
+        """
+        try:
+            async with self._wire.watching(self._end_era):
+                with self._running:
+                    await self._pull_for_ever()
+        finally:
+            self._stopped.set()
+
+    async def stop(self) -> None:
+        """End ``run``: on return everything that the broker sent was received and nothing more comes."""
+        self._running.cancel()
+        await self._stopped.wait()
+
+    async def ask(self) -> None:
+        """Ask for as much as there is room for, once that is worth a request."""
+        room = self._limit - self._held() - self._outstanding
+        if not self._inbox or room < 1 or (self._outstanding and room < self._limit // 4):
+            return
+        request = {
+            "batch": room,
+            "expires": int(EXPIRES_SECONDS * NS_PER_SECOND),
+            "idle_heartbeat": int(HEARTBEAT_SECONDS * NS_PER_SECOND),
+        }
+        if not self._outstanding:
+            self._heard = time.monotonic()
+        self._outstanding += room
+        with suppress(BrokerUnreachable):  # the era ends with the connection
+            await self._wire.publish(
+                f"$JS.API.CONSUMER.MSG.NEXT.{self._subject}", json.dumps(request).encode(), self._inbox
+            )
+
+    async def _pull_for_ever(self) -> None:
+        while True:
+            await self._wire.wait_up()
+            try:
+                await self._one_era()
+            except TEMPORARY as error:
+                _log.debug("pull from %s: %s", self._subject or "a consumer to be", error)
+            except BrokerComplaint as error:
+                if not error.temporary:
+                    raise
+                _log.warning("%s", error)
+            if self._wire.is_up:
+                await anyio.sleep(RETRY_SECONDS)
+
+    def _end_era(self) -> None:
+        self._inbox = ""
+        if self._era:
+            self._era.set()
+
+    async def _one_era(self) -> None:
+        era = self._era = anyio.Event()
+        self._outstanding = 0
+        self._subject = await self._prepare()
+        inbox = self._wire.new_inbox()
+
+        async def hear(message: Msg) -> None:
+            await self._hear(message, current=self._era is era)
+
+        subscription = await self._wire.subscribe(inbox, hear)
+        try:
+            if not era.is_set():
+                self._inbox = inbox
+            await self.ask()
+            while not era.is_set():
+                await self._watch_silence(era)
+        finally:
+            self._inbox = ""
+            with anyio.CancelScope(shield=True):
+                await self._wire.unsubscribe(subscription)
+
+    async def _watch_silence(self, era: anyio.Event) -> None:
+        with anyio.move_on_after(SILENCE_SECONDS / 4):
+            await era.wait()
+        if self._outstanding and time.monotonic() - self._heard > SILENCE_SECONDS:
+            _log.warning("the broker went silent about %s; asking anew", self._subject)
+            self._end_era()
+
+    async def _hear(self, message: Msg, *, current: bool) -> None:
+        self._heard = time.monotonic()
+        if message.reply:
+            self._outstanding -= 1 if current else 0
+            if not self._receive(_pulled(message)):
+                self._end_era()
+        elif current:
+            self._hear_status(message.headers or {})
+        await self.ask()
+
+    def _hear_status(self, headers: dict[str, str]) -> None:
+        """Take back the credit of a request that ended; where it is not said how much that is, begin a new era."""
+        status = headers.get("Status", "")
+        unused = headers.get("Nats-Pending-Messages")
+        if status in _ENDED and unused is not None:
+            self._outstanding = max(0, self._outstanding - int(unused))
+        elif status != "100":
+            _log.warning("the broker ended a pull from %s: %s %s", self._subject, status, headers.get("Description"))
+            self._end_era()
+
+
+def _pulled(message: Msg) -> Pulled:
+    """Read ``$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<deliveries>.<seq>.<consumer seq>.<time>.<pending>``."""
+    tokens = message.reply.split(".")
+    at = 4 if len(tokens) == _TOKENS_WITHOUT_DOMAIN else 6
+    raw = Raw(int(tokens[at + 1]), message.subject, message.data, message.headers or {})
+    return Pulled(raw, message.reply, tokens[at - 1], int(tokens[at]), int(tokens[at + 2]), int(tokens[at + 4]))

@@ -1,0 +1,304 @@
+"""One connection to the broker that says the truth: a lost one is noticed at once, and nothing is sent later by itself.
+
+nats-py would keep what it could not send and send it after a reconnect, would let requests run into their timeouts
+when the connection breaks, and reports a denied publish to a callback only. Here each of them is an error of its own.
+"""
+
+import asyncio
+import itertools
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+from nats import errors as nats_errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from interlock.runtime.address import BrokerAddress
+from interlock.runtime.bus_errors import (
+    BrokerRefused,
+    BrokerUnreachable,
+    BusError,
+    NobodyListens,
+    PublishDenied,
+    ReplyMissing,
+    SubscribeDenied,
+)
+
+_log = logging.getLogger(__name__)
+
+REQUEST_SECONDS = 10.0
+"""A bound on waiting for a reply over a connection that answers pings; a dead connection is noticed long before."""
+
+_RECONNECT_SECONDS = 0.2
+_DRAIN_SECONDS = 1.0
+_NOBODY = "503"
+_DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"')
+_NOT_CONNECTED = (
+    nats_errors.OutboundBufferLimitError,
+    nats_errors.ConnectionClosedError,
+    nats_errors.ConnectionDrainingError,
+    nats_errors.ConnectionReconnectingError,
+)
+
+Receiver = Callable[[Msg], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A request that was sent. Its future gets the reply, or the error to raise."""
+
+    subject: str
+    reply: "asyncio.Future[Msg | BusError]"
+
+
+class Wire:
+    """A connection; open one with ``Wire.open``."""
+
+    def __init__(self, address: BrokerAddress, name: str) -> None:
+        self.address = address
+        self._name = name
+        self._client = Client()
+        self._up = anyio.Event()
+        self._lost_watchers: set[Callable[[], None]] = set()
+        self._waiting: dict[str, _Waiting] = {}
+        self._tokens = itertools.count()
+        self._inbox = ""
+        self._denied_subscriptions: set[str] = set()
+        self._reason = "it was never connected"
+        self._dialling: anyio.CancelScope | None = None
+        self._refusal: str | None = None
+        self._redial: asyncio.Task[None] | None = None
+        self._established = self._closing = False
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, address: BrokerAddress, name: str, seconds: float) -> "AsyncIterator[Wire]":
+        """Connect within ``seconds`` and stay connected until the block is left.
+
+        :raises BrokerUnreachable: nobody answered in time
+        :raises BrokerRefused: the credentials are wrong
+        """
+        wire = cls(address, name)
+        await wire._dial(seconds)
+        try:
+            wire._established = True
+            yield wire
+        finally:
+            with anyio.CancelScope(shield=True):
+                await wire._close()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a connection that was alive when last looked at."""
+        return self._up.is_set() and self._client.is_connected
+
+    async def wait_up(self) -> None:
+        """Wait until there is a connection."""
+        while not self._up.is_set():
+            await self._up.wait()
+
+    @asynccontextmanager
+    async def watching(self, lost: Callable[[], None]) -> AsyncIterator[None]:
+        """Call ``lost`` whenever the connection breaks inside the block."""
+        self._lost_watchers.add(lost)
+        try:
+            yield
+        finally:
+            self._lost_watchers.discard(lost)
+
+    def new_inbox(self) -> str:
+        """Return a subject that nobody else uses."""
+        return self._client.new_inbox()
+
+    async def publish(
+        self, subject: str, body: bytes = b"", reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Send a message without waiting for anything.
+
+        :raises BrokerUnreachable: there is no connection; the message is gone
+        """
+        if not self.is_up:
+            raise BrokerUnreachable(self.address.url, self._reason)
+        try:
+            await self._client.publish(subject, body, reply, dict(headers) if headers else None)
+        except _NOT_CONNECTED as error:
+            raise BrokerUnreachable(self.address.url, str(error)) from None
+
+    async def request(
+        self,
+        subject: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        seconds: float = REQUEST_SECONDS,
+    ) -> Msg:
+        """Send a request and return its reply.
+
+        :raises BrokerUnreachable: there is no connection; the request was not sent
+        :raises ReplyMissing: it was sent and the connection broke, or ``seconds`` passed
+        :raises PublishDenied: these credentials may not publish to ``subject``
+        :raises NobodyListens: nothing is subscribed to ``subject``
+        """
+        token = str(next(self._tokens))
+        waiting = _Waiting(subject, asyncio.get_running_loop().create_future())
+        self._waiting[token] = waiting
+        try:
+            await self.publish(subject, body, f"{self._inbox}.{token}", headers)
+            async with asyncio.timeout(seconds):
+                reply = await waiting.reply
+        except TimeoutError:
+            raise ReplyMissing(subject, f"{seconds:g} s passed") from None
+        finally:
+            del self._waiting[token]
+        if isinstance(reply, BusError):
+            raise reply
+        if reply.headers and reply.headers.get("Status") == _NOBODY:
+            raise NobodyListens(subject)
+        return reply
+
+    async def subscribe(self, subject: str, receive: Receiver) -> Subscription:
+        """Have ``receive`` called for each message to ``subject``; the broker knows of it on return.
+
+        :raises BrokerUnreachable: there is no connection
+        :raises SubscribeDenied: these credentials may not read ``subject``
+        """
+        if not self.is_up:
+            raise BrokerUnreachable(self.address.url, self._reason)
+        try:
+            subscription = await self._client.subscribe(
+                subject, cb=receive, pending_msgs_limit=0, pending_bytes_limit=0
+            )
+            await self._client.flush()
+        except (*_NOT_CONNECTED, nats_errors.FlushTimeoutError) as error:
+            raise BrokerUnreachable(self.address.url, str(error)) from None
+        if subject.lower() in self._denied_subscriptions:
+            await subscription.unsubscribe()
+            raise SubscribeDenied(subject)
+        return subscription
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """End a subscription once everything that the broker sent for it was received, as far as there is a broker."""
+        try:
+            with anyio.move_on_after(_DRAIN_SECONDS):
+                if self.is_up:
+                    await subscription.drain()  # type: ignore[no-untyped-call]  # nats-py annotates only some methods
+                else:
+                    await subscription.unsubscribe()
+        except nats_errors.Error as error:
+            _log.debug("a subscription to %s ended with its connection: %s", subscription.subject, error)
+
+    async def _dial(self, seconds: float) -> None:
+        self._client, self._refusal = Client(), None
+        with anyio.move_on_after(seconds) as self._dialling:
+            await self._client.connect(
+                self.address.url,
+                name=self._name,
+                user=self.address.user,
+                password=self.address.password,
+                token=self.address.token,
+                pending_size=0,
+                ping_interval=1,
+                max_outstanding_pings=2,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=_RECONNECT_SECONDS,  # type: ignore[arg-type]  # it sleeps this long: a float will do
+                error_cb=self._on_error,
+                disconnected_cb=self._on_lost,
+                reconnected_cb=self._on_back,
+                closed_cb=self._on_closed,
+            )
+            self._inbox = self._client.new_inbox()
+            await self._client.subscribe(
+                f"{self._inbox}.*", cb=self._on_reply, pending_msgs_limit=0, pending_bytes_limit=0
+            )
+            await self._client.flush()
+            self._up.set()
+        self._dialling = None
+        if not self._up.is_set():
+            await self._give_up(seconds)
+
+    async def _give_up(self, seconds: float) -> None:
+        reason, refusal = self._reason, self._refusal
+        with anyio.CancelScope(shield=True):
+            await _hang_up(self._client)
+        if refusal:
+            raise BrokerRefused(self.address.url, refusal)
+        raise BrokerUnreachable(self.address.url, f"no connection within {seconds:g} s ({reason})")
+
+    async def _close(self) -> None:
+        self._closing = True
+        if self._redial:
+            self._redial.cancel()
+        await _hang_up(self._client)
+        self._settle_waiting("the bus was closed")
+
+    async def _on_reply(self, message: Msg) -> None:
+        waiting = self._waiting.get(message.subject.rpartition(".")[2])
+        if waiting and not waiting.reply.done():
+            waiting.reply.set_result(message)
+
+    async def _on_error(self, error: Exception) -> None:
+        self._reason = str(error) or type(error).__name__
+        if denied := _DENIED.search(self._reason):
+            self._on_denied(denied[1], denied[2])
+        elif self._dialling and "authorization" in self._reason.lower():
+            self._refusal = self._reason
+            self._dialling.cancel()
+        else:
+            _log.debug("broker connection: %s", self._reason)
+
+    def _on_denied(self, action: str, subject: str) -> None:
+        """Hand a denial to whom it concerns. nats-py lowers the case of what the broker said."""
+        if action == "subscription":
+            self._denied_subscriptions.add(subject)
+            return
+        concerned = [one for one in self._waiting.values() if one.subject.lower() == subject]
+        for waiting in concerned:
+            if not waiting.reply.done():
+                waiting.reply.set_result(PublishDenied(waiting.subject))
+        if not concerned:
+            _log.error("the broker's permissions do not let this user publish to %s", subject)
+
+    async def _on_lost(self) -> None:
+        """Fail at once whatever waits, and drop what nats-py would send after a reconnect."""
+        self._up = anyio.Event()
+        self._client._pending.clear()  # noqa: SLF001 - with pending_size=0 it still resends what was not flushed
+        self._client._pending_data_size = 0  # noqa: SLF001 - belongs to the line above
+        self._settle_waiting("the connection broke")
+        for lost in tuple(self._lost_watchers):
+            lost()
+        if not self._closing:
+            _log.warning("lost the connection to the broker at %s: %s", self.address, self._reason)
+
+    async def _on_back(self) -> None:
+        self._up.set()
+        _log.info("connected to the broker at %s again", self.address)
+
+    async def _on_closed(self) -> None:
+        """Dial anew where nats-py gives up for good, as it does when the broker sends it an error it does not know."""
+        if self._established and not self._closing and (self._redial is None or self._redial.done()):
+            self._redial = asyncio.create_task(self._dial_until_up(), name="broker redial")
+
+    async def _dial_until_up(self) -> None:
+        while not self._up.is_set():
+            try:
+                await self._dial(REQUEST_SECONDS)
+            except BusError as error:
+                self._reason = str(error)
+                _log.warning("%s", error)
+                await anyio.sleep(1)
+
+    def _settle_waiting(self, reason: str) -> None:
+        for waiting in self._waiting.values():
+            if not waiting.reply.done():
+                waiting.reply.set_result(ReplyMissing(waiting.subject, reason))
+
+
+async def _hang_up(client: Client) -> None:
+    try:
+        await client.close()
+    except (OSError, nats_errors.Error) as error:
+        _log.debug("closing the connection to the broker: %s", error)

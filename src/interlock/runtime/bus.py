@@ -1,0 +1,266 @@
+"""The bus: the log, the queues of the roles and the live progress of one namespace, over one connection to the broker.
+
+The log is a JetStream stream. Every message about a task is let in only where the task's last entry is the one that it
+answers, so who appends needs no lock and may try again at will: a message enters at most once, at its place or not at
+all. See ``bus_errors`` for the outcomes.
+"""
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Literal
+
+import anyio
+from nats.aio.msg import Msg
+
+from interlock.protocol.base import Json
+from interlock.protocol.codec import MAX_INLINE, encode
+from interlock.protocol.messages import Envelope, TaskAssigned, TaskResult
+from interlock.protocol.subjects import (
+    assigned_subjects,
+    live_subject,
+    log_subjects,
+    parse_log_subject,
+    queue_subjects,
+    submitted_subjects,
+)
+from interlock.runtime._append import Appender
+from interlock.runtime._blobs import Blobs
+from interlock.runtime._follow import Follow
+from interlock.runtime._jetstream import NS_PER_SECOND, api, direct_get, ensure_stream, last_on
+from interlock.runtime._wire import Wire
+from interlock.runtime.address import BrokerAddress
+from interlock.runtime.bus_errors import EntryMissing, NamespaceWrong, PublishDenied
+from interlock.runtime.deliveries import Deliveries, PullOptions
+from interlock.runtime.received import Reader, Received
+
+__all__ = ["Bus", "BusSettings", "Live"]
+
+_KIND = "Interlock-Kind"
+_LIVE_AHEAD = 4096
+_FORGOTTEN_SECONDS = 600.0
+
+Inject = Callable[[dict[str, str]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class BusSettings:
+    """What can be tuned. The defaults suit one machine."""
+
+    connect_seconds: float = 5.0
+    """How long the first connection may take."""
+    settle_seconds: float = 3.0
+    """How long an append whose acknowledgement got lost may wait for the connection to find out what became of it."""
+    replicas: int = 1
+    """Copies of what is stored: 1, 3 or 5; only for streams that are made now."""
+    duplicate_seconds: float = 120.0
+    """How long the broker remembers message ids; in a chain nothing depends on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A progress event that nobody keeps."""
+
+    event: str
+    payload: Json
+
+
+class Bus:
+    """One namespace of a broker. Open it with ``Bus.connect``; one for a process is enough."""
+
+    def __init__(self, wire: Wire, ns: str, settings: BusSettings, inject: Inject | None) -> None:
+        self._wire = wire
+        self._stream = f"IL_{ns}"
+        self._settings = settings
+        self._inject = inject
+        self._blobs = Blobs(wire, ns)
+        self._reader = Reader(self._blobs)
+        self._appender = Appender(wire, self._stream, settings.settle_seconds)
+        self.ns = ns
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls,
+        address: BrokerAddress,
+        ns: str,
+        name: str,
+        *,
+        settings: BusSettings | None = None,
+        inject: Inject | None = None,
+    ) -> "AsyncIterator[Bus]":
+        """Connect as ``name`` (shown by the broker's tools) and make the stream and the bucket of ``ns`` if need be.
+
+        A connection that breaks is made again without an end; until then what needs it fails at once or, where it is an
+        iterator, waits. ``inject`` adds trace context to the headers of each append.
+
+        :raises BrokerUnreachable: nobody answered in time
+        :raises BrokerRefused: the credentials are wrong
+        """
+        chosen = settings or BusSettings()
+        async with Wire.open(address, name, chosen.connect_seconds) as wire:
+            bus = cls(wire, ns, chosen, inject)
+            with suppress(PublishDenied):  # an agent's credentials make no streams: whoever started it has
+                await bus._ensure()
+            yield bus
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the broker answered lately (within about 3 s)."""
+        return self._wire.is_up
+
+    @property
+    def unreadable(self) -> int:
+        """How many entries were left out because nobody can read them."""
+        return self._reader.unreadable
+
+    async def wait_connected(self) -> None:
+        """Wait until there is a connection."""
+        await self._wire.wait_up()
+
+    async def append(self, message: Envelope, *, headers: Mapping[str, str] | None = None) -> int:
+        """Append ``message`` to its chain and return its stream sequence.
+
+        Appending the same message again is safe and returns the sequence that it got the first time.
+
+        :raises AnswerRefused: the chain has moved on from what the message answers
+        :raises BrokerUnreachable: there is no connection; the message did not enter and will not by itself
+        :raises AppendInDoubt: the connection broke meanwhile and stayed away; append the same message again later
+        :raises PublishDenied: these credentials may not send this kind of message
+        :raises NamespaceWrong: the message belongs to another namespace
+        :raises BodyTooLarge: the message is larger than a body may be
+        """
+        if message.ns != self.ns:
+            raise NamespaceWrong(message.ns, self.ns)
+        body = encode(message)
+        if len(body) > MAX_INLINE:
+            body = encode(await self._blobs.put(body))
+        full = {_KIND: type(message).model_fields["kind"].default, **(headers or {})}
+        if self._inject:
+            self._inject(full)
+        return await self._appender.append(message, body, full)
+
+    def follow(
+        self, filters: Sequence[str] | None = None, from_sequence: int = 1
+    ) -> AbstractAsyncContextManager[Follow]:
+        """Follow the entries on ``filters`` (all by default) from a sequence on: ``async for batch in ...``.
+
+        In order, without a gap, through lost connections. ``batch.pending`` is 0 once the follower has caught up; the
+        first batch comes at once, empty where there is nothing yet. Filters must not overlap. Entries that nobody can
+        read are left out, logged and counted in ``unreadable``.
+        """
+        chosen = filters if filters is not None else [log_subjects(self.ns)]
+        return Follow(self._wire, self._reader, self._stream, chosen, from_sequence).open()
+
+    def pull(
+        self,
+        kind: Literal["assigned", "result"],
+        role: str,
+        slots: int,
+        *,
+        job: str | None = None,
+        ack_wait: float = 5.0,
+        max_deliver: int = 10,
+    ) -> AbstractAsyncContextManager[Deliveries]:
+        """Take messages from a role's queue: ``async with bus.pull(...) as deliveries: async for delivery in ...``.
+
+        With ``job`` only those of one job, from a consumer of its own that goes away when nobody uses it any more.
+        At most ``slots`` are unanswered at once. A delivery whose holder is silent for ``ack_wait`` seconds goes to
+        somebody else, ``max_deliver`` times in all. Use one pull for a kind and role in a process. What nobody can
+        read is terminated, logged and counted in ``unreadable``.
+        """
+        consumer = f"{kind}-{role}" if job is None else f"{kind}-{role}-{job}"
+        subjects = queue_subjects(self.ns, kind, role, job)
+        forgotten_after = None if job is None else _FORGOTTEN_SECONDS
+        options = PullOptions(self._stream, consumer, subjects, slots, ack_wait, max_deliver, forgotten_after)
+        return Deliveries(self._wire, self._reader, options).open()
+
+    async def get(self, sequence: int) -> Received:
+        """Return the entry at a sequence.
+
+        :raises EntryMissing: there is none
+        :raises ProtocolError: its bytes are no message
+        :raises BusError: it is forged, or its stored body is missing or corrupt, or the broker is out of reach
+        """
+        raw = await direct_get(self._wire, self._stream, {"seq": sequence}) if sequence > 0 else None
+        if raw is None:
+            raise EntryMissing(self._stream, sequence)
+        return await self._reader.read(raw)
+
+    async def last(self, subjects: str) -> Received | None:
+        """Return the last entry on a wildcard such as ``chain_subjects(...)``, None where there is none.
+
+        :raises ProtocolError: its bytes are no message
+        :raises BusError: it is forged, or its stored body is missing or corrupt, or the broker is out of reach
+        """
+        raw = await last_on(self._wire, self._stream, subjects)
+        return await self._reader.read(raw) if raw else None
+
+    async def assignment_of(self, result: TaskResult) -> Received | None:
+        """Return the assignment that ``result`` is of, None where its task was assigned anew or purged.
+
+        :raises BusError: the broker is out of reach, or the entry cannot be read
+        """
+        with suppress(EntryMissing):
+            answered = await self.get(result.answers)
+            if isinstance(answered.message, TaskAssigned):
+                return answered
+        latest = await self.last(assigned_subjects(result.ns, result.job, result.task))
+        return latest if latest and latest.message.attempt == result.attempt else None
+
+    async def announce(self, job: str, event: str, payload: Json = None) -> None:
+        """Tell whoever listens right now about progress of a job; ``event`` is a subject's token or several.
+
+        :raises BrokerUnreachable: there is no connection
+        """
+        await self._wire.publish(live_subject(self.ns, job, event), json.dumps(payload).encode())
+
+    @asynccontextmanager
+    async def listen(self, job: str) -> AsyncIterator[AsyncIterator[Live]]:
+        """Hear the progress of ``job`` inside the block, from now on; a listener that is too slow misses events.
+
+        :raises BrokerUnreachable: there is no connection
+        :raises SubscribeDenied: these credentials may not listen
+        """
+        send, receive = anyio.create_memory_object_stream[Live](_LIVE_AHEAD)
+        prefix = live_subject(self.ns, job, "")
+
+        async def hear(message: Msg) -> None:
+            with suppress(anyio.WouldBlock, anyio.BrokenResourceError, anyio.ClosedResourceError, ValueError):
+                send.send_nowait(Live(message.subject.removeprefix(prefix), json.loads(message.data)))
+
+        subscription = await self._wire.subscribe(live_subject(self.ns, job, ">"), hear)
+        with send, receive:
+            try:
+                yield receive
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._wire.unsubscribe(subscription)
+
+    async def jobs(self) -> list[str]:
+        """Return the ids of all jobs in the log, sorted.
+
+        :raises BusError: the broker is out of reach
+        """
+        found: set[str] = set()
+        seen, total = 0, 1
+        while seen < total:
+            question = {"subjects_filter": submitted_subjects(self.ns), "offset": seen}
+            info = await api(self._wire, f"STREAM.INFO.{self._stream}", question)
+            subjects = info["state"].get("subjects") or {}
+            found.update(parse_log_subject(subject).job for subject in subjects)
+            seen, total = seen + len(subjects), info.get("total", 0) if subjects else 0
+        return sorted(found)
+
+    async def _ensure(self) -> None:
+        config = {
+            "name": self._stream,
+            "subjects": [log_subjects(self.ns)],
+            "num_replicas": self._settings.replicas,
+            "allow_direct": True,
+            "allow_atomic": True,
+            "duplicate_window": int(self._settings.duplicate_seconds * NS_PER_SECOND),
+        }
+        await ensure_stream(self._wire, config)
+        await self._blobs.ensure(self._settings.replicas)
