@@ -19,6 +19,7 @@ from interlock.protocol.messages import (
     Grant,
     JobClosed,
     JobSubmitted,
+    Message,
     PlanAccepted,
     PlanExpanded,
     TaskAssigned,
@@ -49,7 +50,7 @@ class Planner:
         self._items: dict[str, list[Json]] = {}
         self._views: dict[str, dict[str, Json]] = {}
 
-    def message(self, state: JobState, command: Command, stamp: Stamp) -> Envelope:
+    def message(self, state: JobState, command: Command, stamp: Stamp) -> Message:
         """Return the message that carries ``command`` out.
 
         A template that fails for one task becomes that task's end, with the reason; it never stops the job.

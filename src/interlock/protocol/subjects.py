@@ -84,9 +84,10 @@ def log_subjects(ns: str, part: int | None = None) -> str:
     return f"il.{ns}.log.>" if part is None else f"il.{ns}.log.{part}.>"
 
 
-def queue_subjects(ns: str, kind: str, role: str) -> str:
-    """Return the wildcard over a role's queue; ``kind`` is ``assigned`` or ``result``."""
-    return f"il.{ns}.log.*.*.*.{kind}.{role}"
+def queue_subjects(ns: str, kind: str, role: str, job: str | None = None) -> str:
+    """Return the wildcard over a role's queue, of one job or of all; ``kind`` is ``assigned`` or ``result``."""
+    jobs = "*.*" if job is None else f"{partition_of(job)}.{job}"
+    return f"il.{ns}.log.{jobs}.*.{kind}.{role}"
 
 
 def submitted_subjects(ns: str) -> str:

@@ -8,10 +8,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from interlock._version import __version__
 
 __all__ = ["main", "parser"]
+
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 _EXITS = """exit status:
   0 succeeded   1 failed   2 wrong usage or a bad team file   3 partial: some tasks were not accepted   4 killed"""
@@ -42,9 +45,6 @@ def parser() -> argparse.ArgumentParser:
     _schema(commands)
     _doctor(commands)
     return top
-
-
-_Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _check(commands: _Commands) -> None:

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from interlock.observability.attributes import HEADER_ROOT
+from interlock.observability.attributes import HEADER_ORIGIN, HEADER_ROOT
+from interlock.observability.context import job_traceparent
 from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Json
 from interlock.protocol.machine import Entry, JobState, fold
@@ -56,9 +57,10 @@ async def submit(bus: Bus, tracing: Tracing, team: Team, goal: str, inputs: dict
         inputs=inputs,
         budget=team.budget,
     )
-    with tracing.publish("job.submitted", log_subject(message), message_id=message.id) as headers:
-        headers.setdefault(HEADER_ROOT, tracing.new_traceparent())
-        await bus.append(message, headers)
+    root = tracing.new_traceparent()
+    parent = job_traceparent(root, job)
+    with tracing.publish("job.submitted", log_subject(message), parent, message_id=message.id) as headers:
+        await bus.append(message, headers={**headers, HEADER_ROOT: root, HEADER_ORIGIN: root})
 
 
 async def watch(bus: Bus, job: str) -> AsyncIterator[Progress]:

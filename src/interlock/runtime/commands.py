@@ -5,6 +5,7 @@ Each command returns its exit status; a mistake of the person's is told in a lin
 
 import argparse
 import json
+import logging
 import os
 import signal
 import sys
@@ -15,7 +16,13 @@ from typing import Any
 import anyio
 
 from interlock.backends.engines import resolve_endpoint
-from interlock.backends.errors import LocalEngineNotRunning, ModelError
+from interlock.backends.errors import (
+    LocalEngineNotRunning,
+    ModelError,
+    ModelKeyInvalid,
+    ModelNotConfigured,
+    ModelUrlInvalid,
+)
 from interlock.observability.logging import configure_logging
 from interlock.observability.tracing import Tracing
 from interlock.protocol.machine import JobState
@@ -24,7 +31,7 @@ from interlock.runtime.address import AddressInvalid, BrokerAddress
 from interlock.runtime.broker_errors import BrokerError
 from interlock.runtime.bus_errors import BusError
 from interlock.runtime.client import JobNotFound, read_job
-from interlock.runtime.launch import Interruption, Order, Place, models_used, open_bus, run_job
+from interlock.runtime.launch import Interruption, Order, Place, first_error, models_used, open_bus, run_job
 from interlock.runtime.report import Report, report_of
 from interlock.runtime.show import print_jobs, print_report
 from interlock.runtime.sources import SourceError, freeze, parse_inputs
@@ -39,24 +46,43 @@ EXIT_OF_STATUS = {"succeeded": 0, "failed": 1, "partial": 3, "killed": 4, "runni
 
 _USAGE = 2
 
+_log = logging.getLogger(__name__)
+
 
 def run(options: argparse.Namespace) -> int:
-    """Run the command that was asked for and return its exit status."""
-    configure_logging(process="interlock")
+    """Run the command that was asked for and return its exit status; no traceback is shown for a person's mistake."""
+    configure_logging("interlock")
     try:
         return _COMMANDS[options.command](options)
-    except (TeamFileInvalid, SourceError, AddressInvalid, JobNotFound) as error:
-        return _complain(error, _USAGE)
-    except (BrokerError, BusError, ModelError, AgentProcessFailed) as error:
-        return _complain(error, 1)
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except Exception as error:  # noqa: BLE001 -- the last stop: everything is told, nothing is swallowed
+        return _complain(first_error(error) if isinstance(error, BaseExceptionGroup) else error)
 
 
-def _complain(error: Exception, status: int) -> int:
-    print(f"interlock: {error}" if not isinstance(error, TeamFileInvalid) else error, file=sys.stderr)
-    return status
+def _complain(error: BaseException) -> int:
+    """Tell what went wrong and return the exit status for it."""
+    match error:
+        case TeamFileInvalid():
+            print(error, file=sys.stderr)
+            return _USAGE
+        case (
+            SourceError()
+            | AddressInvalid()
+            | JobNotFound()
+            | ModelNotConfigured()
+            | ModelUrlInvalid()
+            | ModelKeyInvalid()
+        ):
+            print(f"interlock: {error}", file=sys.stderr)
+            return _USAGE
+        case BrokerError() | BusError() | ModelError() | AgentProcessFailed():
+            print(f"interlock: {error}", file=sys.stderr)
+        case BrokenPipeError():  # whoever read our output has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        case _:
+            _log.debug("what went wrong", exc_info=error)
+            hint = "INTERLOCK_LOG=debug shows where"
+            print(f"interlock: a mistake of interlock's own: {type(error).__name__}: {error} ({hint})", file=sys.stderr)
+    return 1
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -65,7 +91,7 @@ def _check(options: argparse.Namespace) -> int:
         try:
             loaded = load_team(path)
         except TeamFileInvalid as error:
-            status = _complain(error, _USAGE)
+            status = _complain(error)
         else:
             print(f"{path}: team {loaded.team.team}, {len(loaded.team.agents)} agents, {len(loaded.team.plan)} steps")
     return status
@@ -75,7 +101,7 @@ def _run(options: argparse.Namespace) -> int:
     loaded = load_team(options.team)
     frozen = freeze(loaded, parse_inputs(options.input), Path.cwd())
     if (problem := _model_problem(frozen.team)) is not None:
-        return _complain(problem, _USAGE)
+        return _complain(problem)
     order = Order(frozen.team, options.goal or loaded.team.description, frozen.inputs, options.workers)
     tracing = Tracing.from_environment("interlock-client")
     try:

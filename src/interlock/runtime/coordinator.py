@@ -7,7 +7,7 @@ was decided on an outdated state, and the log then shows what moved on.
 import logging
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import anyio
@@ -15,20 +15,24 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectSendStream
 
 from interlock.agents.manager import Planner, Stamp
-from interlock.observability.attributes import HEADER_REPLACES
+from interlock.observability.attributes import HEADER_REPLACES, HEADER_ROOT
 from interlock.observability.context import job_traceparent, task_traceparent
 from interlock.observability.tracing import JobRecord, TaskRecord, Tracing
 from interlock.protocol.codec import kind_of
 from interlock.protocol.decide import Assign, Command, deadline_of, decide
 from interlock.protocol.machine import Entry, JobState, TaskState, evolve, fold
 from interlock.protocol.messages import JOB_TASK, JobClosed, JobSubmitted, TaskClosed
-from interlock.protocol.subjects import log_subject, log_subjects
-from interlock.runtime.bus import Batch, Bus
-from interlock.runtime.bus_errors import AnswerRefused, BrokerUnreachable
+from interlock.protocol.subjects import job_subjects, log_subject, log_subjects
+from interlock.runtime.bus import Bus
+from interlock.runtime.bus_errors import AnswerRefused, AppendInDoubt, BrokerUnreachable, BusError, ReplyMissing
+from interlock.runtime.received import Batch
 
-__all__ = ["Coordinator", "Job"]
+__all__ = ["BROKER_AWAY", "Coordinator", "Job"]
 
 _log = logging.getLogger(__name__)
+
+BROKER_AWAY = (BrokerUnreachable, AppendInDoubt, ReplyMissing)
+"""What an append raises while the broker is away: the same message may be appended again."""
 
 _RETRY = 0.5
 """Seconds before a job is tried again whose messages the broker could not take."""
@@ -49,7 +53,7 @@ class Job:
     planner: Planner
     root: str
     """Traceparent that the job's span hangs below."""
-    state: JobState = field(default_factory=JobState)
+    state: JobState
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +75,12 @@ class Coordinator:
         self._new_id = new_id
         self._jobs: dict[str, Job] = {}
 
-    async def run(self) -> None:
-        """Work on every job of the namespace until cancelled."""
+    async def run(self, only: str | None = None) -> None:
+        """Work on every job of the namespace, or on one, until cancelled."""
         send, receive = anyio.create_memory_object_stream[Batch | _Alarm](8)
         async with anyio.create_task_group() as group, receive:
-            group.start_soon(self._read_log, send)
+            subjects = log_subjects(self._bus.ns) if only is None else job_subjects(self._bus.ns, only)
+            group.start_soon(self._read_log, subjects, send)
             caught_up = False
             async for news in receive:
                 touched = [news.job] if isinstance(news, _Alarm) else self._take(news.entries, group, send)
@@ -86,8 +91,8 @@ class Coordinator:
                 for name in touched:
                     await self._advance_or_retry(name, group, send)
 
-    async def _read_log(self, send: MemoryObjectSendStream[Batch | _Alarm]) -> None:
-        async with self._bus.follow([log_subjects(self._bus.ns)]) as batches:
+    async def _read_log(self, subjects: str, send: MemoryObjectSendStream[Batch | _Alarm]) -> None:
+        async with self._bus.follow([subjects]) as batches:
             async for batch in batches:
                 await send.send(batch)
 
@@ -99,7 +104,7 @@ class Coordinator:
         for entry in entries:
             message = entry.message
             if isinstance(message, JobSubmitted) and message.job not in self._jobs:
-                self._jobs[message.job] = job = Job(Planner(message), entry.origin or "")
+                self._jobs[message.job] = job = self.job(message, entry.origin)
                 job.state = evolve(job.state, entry)
                 self._set_deadline(job, group, send)
             elif (known := self._jobs.get(message.job)) is not None:
@@ -129,16 +134,21 @@ class Coordinator:
             return
         try:
             await self.advance(job)
-        except BrokerUnreachable as error:
+        except BROKER_AWAY as error:
             _log.warning("job %s waits for the broker: %s", name, error)
             group.start_soon(_ring, send, name, _RETRY)
         if job.state.closed is not None:
             self._jobs.pop(name, None)
 
+    def job(self, submitted: JobSubmitted, origin: str | None, state: JobState | None = None) -> Job:
+        """Return what is kept for a job; ``origin`` is that of its first entry."""
+        root = self._tracing.job_root({HEADER_ROOT: origin} if origin else None, submitted.job)
+        return Job(Planner(submitted), root, state or JobState())
+
     async def advance(self, job: Job, *, killed: str | None = None) -> None:
         """Decide and append until nothing is left to decide, or others have moved the job on.
 
-        :raises BrokerUnreachable: the broker cannot be reached; what it took until then stands
+        :raises BusError: the broker is away (one of ``BROKER_AWAY``); what it took until then stands
         """
         while commands := decide(job.state, self._now(), killed=killed):
             entries = await self._carry_out(job, commands)
@@ -150,14 +160,14 @@ class Coordinator:
     async def _carry_out(self, job: Job, commands: Iterable[Command]) -> list[Entry]:
         """Append a message for each command, at once; return those that the broker took, in the log's order."""
         taken: list[Entry] = []
-        unreachable: list[BrokerUnreachable] = []
+        unreachable: list[BusError] = []
 
         async def one(command: Command) -> None:
             try:
                 taken.append(await self._append(job, command))
             except AnswerRefused as refusal:
                 _log.info("another manager was faster: %s", refusal)
-            except BrokerUnreachable as error:
+            except BROKER_AWAY as error:
                 unreachable.append(error)
 
         async with anyio.create_task_group() as group:
@@ -178,7 +188,7 @@ class Coordinator:
         with self._tracing.publish(kind, subject, parent, message_id=message.id) as headers:
             if isinstance(command, Assign) and command.replaces:
                 headers[HEADER_REPLACES] = command.replaces
-            return Entry(await self._bus.append(message, headers), message)
+            return Entry(await self._bus.append(message, headers=headers), message)
 
     def _trace_endings(self, job: Job, entries: Iterable[Entry]) -> None:
         """Write the spans of what ``entries`` ended; only the manager whose message was taken does."""

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import anyio
 
-from interlock.agents.manager import Planner, verifier_of
+from interlock.agents.manager import verifier_of
 from interlock.backends.capabilities import CAPABILITIES
 from interlock.backends.engines import LOCAL_KEY_ENV, LOCAL_URL_ENV, MODEL_URL_ENV
 from interlock.backends.local import local_engine
@@ -24,7 +24,7 @@ from interlock.runtime.broker import embedded_broker
 from interlock.runtime.bus import Bus
 from interlock.runtime.client import new_job_id, read_job, submit, watch
 from interlock.runtime.config import BrokerLogin, ProcessConfig
-from interlock.runtime.coordinator import Coordinator, Job
+from interlock.runtime.coordinator import Coordinator
 from interlock.runtime.supervisor import AgentProcessFailed, supervised
 from interlock.runtime.view import View
 
@@ -130,7 +130,8 @@ async def _close_killed(bus: Bus, tracing: Tracing, job: str, view: View, reason
     """Close a job whose agents are gone. No manager is left, so this process decides as one."""
     state = await read_job(bus, job)
     if state.submitted is not None:
-        await Coordinator(bus, tracing).advance(Job(Planner(state.submitted), state.origin or "", state), killed=reason)
+        coordinator = Coordinator(bus, tracing)
+        await coordinator.advance(coordinator.job(state.submitted, state.origin, state), killed=reason)
     async for progress in watch(bus, job):
         view.show(replace(progress, entries=progress.entries[-1:]))
     return progress.state

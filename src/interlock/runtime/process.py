@@ -27,7 +27,7 @@ _FLUSH = 0.4
 def main() -> None:
     """Run the process that standard input describes until it is told to end."""
     config = ProcessConfig.model_validate_json(sys.stdin.buffer.read())
-    configure_logging(config.log_level, process=config.name)
+    configure_logging(config.name)
     tracing = Tracing.from_environment(f"interlock-{config.kind}", {"service.instance.id": config.name})
     try:
         anyio.run(_serve_until_told, config, tracing, backend_options={"use_uvloop": True})
@@ -48,7 +48,7 @@ async def _serve_until_told(config: ProcessConfig, tracing: Tracing) -> None:
 async def _serve(config: ProcessConfig, bus: Bus, tracing: Tracing) -> None:
     match config.kind:
         case "manager":
-            await Coordinator(bus, tracing).run()
+            await Coordinator(bus, tracing).run(config.job)
         case "worker":
             await serve_worker(config, bus, tracing)
         case "verifier":

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from interlock.observability.context import root_of, trace_id_of
 from interlock.protocol.base import Json, Strict, Usage
 from interlock.protocol.machine import JobState, StepState, TaskState
 from interlock.protocol.messages import CriterionVerdict, JobStatus, Verdict
@@ -72,7 +73,7 @@ def report_of(state: JobState) -> Report:
         tasks=tuple(task for name in state.order for task in _tasks(state, state.steps[name])),
         usage=state.usage,
         seconds=_seconds(state),
-        trace_id=(state.origin or "").split("-")[1] if state.origin else "",
+        trace_id=trace_id_of(state.origin or root_of(None, state.submitted.job)),
     )
 
 

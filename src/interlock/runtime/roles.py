@@ -9,7 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 
@@ -28,11 +28,13 @@ from interlock.protocol.messages import (
     TaskResult,
     TaskVerdict,
 )
-from interlock.protocol.subjects import log_subject
+from interlock.protocol.subjects import chain_subjects, log_subject
 from interlock.protocol.team import Agent, ModelSettings
-from interlock.runtime.bus import Bus, Delivery
-from interlock.runtime.bus_errors import AnswerRefused, BrokerUnreachable
+from interlock.runtime.bus import Bus
+from interlock.runtime.bus_errors import AnswerRefused
 from interlock.runtime.config import ProcessConfig
+from interlock.runtime.coordinator import BROKER_AWAY
+from interlock.runtime.deliveries import Delivery
 
 __all__ = ["MAX_DELIVERIES", "serve_verifier", "serve_worker"]
 
@@ -61,6 +63,7 @@ class Serving:
         self.settings = config.model or ModelSettings()
         self.has_model = config.model is not None
         self.slots = config.slots
+        self.job = config.job
 
     @property
     def role(self) -> str:
@@ -109,10 +112,10 @@ class Serving:
                 headers[HEADER_ORIGIN] = span.traceparent
             while True:
                 try:
-                    await self.bus.append(message, headers)
+                    await self.bus.append(message, headers=headers)
                 except AnswerRefused as refusal:
                     _log.info("the answer came too late: %s", refusal)
-                except BrokerUnreachable as error:
+                except BROKER_AWAY as error:
                     _log.warning("%s waits with its answer for %s: %s", self.agent_name, message.task, error)
                     await anyio.sleep(_RECONNECT)
                     continue
@@ -155,16 +158,27 @@ async def serve_verifier(config: ProcessConfig, bus: Bus, tracing: Tracing) -> N
         await _serve(serving, "result", verify)
 
 
-async def _serve(serving: Serving, kind: str, work: Answer) -> None:
-    async with serving.bus.pull(kind, serving.role, serving.slots) as deliveries, anyio.create_task_group() as group:
+async def _serve(serving: Serving, kind: Literal["assigned", "result"], work: Answer) -> None:
+    queue = serving.bus.pull(kind, serving.role, serving.slots, job=serving.job)
+    async with queue as deliveries, anyio.create_task_group() as group:
         async for delivery in deliveries:
-            group.start_soon(_work_and_acknowledge, delivery, work)
+            group.start_soon(_work_and_acknowledge, serving.bus, delivery, work)
 
 
-async def _work_and_acknowledge(delivery: Delivery, work: Answer) -> None:
+async def _work_and_acknowledge(bus: Bus, delivery: Delivery, work: Answer) -> None:
     async with delivery.keep_alive():
-        await work(delivery)
+        if not await _overtaken(bus, delivery):
+            await work(delivery)
     await delivery.ack()
+
+
+async def _overtaken(bus: Bus, delivery: Delivery) -> bool:
+    """Whether somebody answered a message before he died over it, so that working on it again would be for nothing."""
+    if delivery.deliveries == 1:
+        return False
+    message = delivery.message
+    head = await bus.last(chain_subjects(message.ns, message.job, message.task))
+    return head is not None and head.seq != delivery.seq
 
 
 async def _result(
@@ -175,7 +189,7 @@ async def _result(
         reason = f"given up after {MAX_DELIVERIES} workers died over it"
         result = TaskResult(**common, role=assignment.verifier, status="gave_up", reason=reason)
     else:
-        outcome = await execute(assignment, serving.agent, model, serving.settings)
+        outcome = await execute(assignment, serving.agent, model, serving.settings, serving.tracing)
         result = TaskResult(
             **common,
             role=assignment.verifier,
@@ -201,7 +215,7 @@ async def _verdict(
         doubt = CriterionVerdict(criterion="verifier", holds=None, evidence=evidence)
         verdict = TaskVerdict(**common, verdict="uncertain", criteria=(doubt,))
     else:
-        judgement = await judge_result(assigned, result, serving.agent, model, serving.settings)
+        judgement = await judge_result(assigned, result, serving.agent, model, serving.settings, serving.tracing)
         verdict = TaskVerdict(**common, verdict=judgement.verdict, criteria=judgement.criteria, usage=judgement.usage)
     span.verdict(verdict.verdict, verdict.criteria, verdict.usage)
     return verdict

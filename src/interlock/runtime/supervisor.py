@@ -122,8 +122,8 @@ def _keep_all(group: TaskGroup, supervisor: Supervisor, configs: Sequence[Proces
 
 async def _start(config: ProcessConfig, environment: Mapping[str, str]) -> Process:
     command = [sys.executable, "-I", "-S", _tether.__file__, str(os.getpid())]
-    command += [sys.executable, "-m", "interlock.runtime.process"]
-    process = await anyio.open_process(command, env=environment, start_new_session=True)
+    command += [sys.executable, "-m", "interlock.runtime.process", config.name]  # the name is for who reads ps
+    process = await anyio.open_process(command, env=dict(environment), start_new_session=True)
     if process.stdin is None:
         raise RuntimeError("a process was started without the pipe that was asked for")
     with contextlib.suppress(anyio.BrokenResourceError):  # it died at once: its exit status tells
