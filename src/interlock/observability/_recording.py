@@ -33,6 +33,7 @@ from interlock._version import __version__
 from interlock.observability import attributes as names
 from interlock.observability._export import Export, resource_of
 from interlock.observability.context import (
+    NotATraceparentError,
     TraceContext,
     is_fresh,
     job_traceparent,
@@ -340,7 +341,7 @@ def _as_preset(parent: str, own: str) -> Iterator[Context]:
 def _parsed(traceparent: str) -> TraceContext:
     context = parse_traceparent(traceparent)
     if context is None:
-        raise ValueError(traceparent)
+        raise NotATraceparentError(traceparent)
     return context
 
 
