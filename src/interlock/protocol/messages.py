@@ -41,6 +41,7 @@ __all__ = [
     "TaskOutcome",
     "TaskResult",
     "TaskVerdict",
+    "Token",
     "Verdict",
 ]
 
