@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -6,6 +7,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 from jsonschema.protocols import Validator
+from tests.modules import SOURCE
 
 from interlock.observability import attributes
 from interlock.protocol.codec import MAX_BODY, StoredBody, decode, encode, kind_of
@@ -173,10 +175,12 @@ def test_operations_name_messages_of_their_channel(document: dict[str, Any]) -> 
         assert all(message["$ref"].startswith(f"{channel}/messages/") for message in operation["messages"])
 
 
-def test_headers_are_those_that_tracing_uses(document: dict[str, Any]) -> None:
-    """The header names of ``interlock.observability`` and those of the contract are the same."""
-    used = {value for name, value in vars(attributes).items() if name.startswith("HEADER_")}
-    assert used == {name for name in HEADERS if not name.startswith("Nats-")}
+def test_headers_are_those_that_are_sent(document: dict[str, Any]) -> None:
+    """The header names of the contract are exactly those that the code of tracing and of the bus has."""
+    named = {value for name, value in vars(attributes).items() if name.startswith("HEADER_")}
+    bus = "".join((SOURCE / "runtime" / name).read_text() for name in ("bus.py", "_append.py"))
+    named |= set(re.findall(r'"((?:Interlock|Nats)-[A-Za-z-]+)"', bus))
+    assert named == set(HEADERS)
     assert set(document["components"]["schemas"]["Headers"]["properties"]) == set(HEADERS)
 
 

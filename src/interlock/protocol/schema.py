@@ -58,6 +58,7 @@ HEADERS: Mapping[str, str] = {
     "Nats-Expected-Last-Subject-Sequence": "The message's ``answers``. The broker refuses a message whose chain has "
     "moved on. Not on what is recorded outside a chain.",
     "Nats-Expected-Last-Subject-Sequence-Subject": "The wildcard over the chain that the message belongs to.",
+    "Interlock-Kind": "The message's ``kind``, so that a body need not be read to know it.",
     "traceparent": "W3C Trace Context: the span that sent the message.",
     "tracestate": "W3C Trace Context: what tracing vendors add.",
     "Interlock-Root": "On ``job.submitted``: the traceparent that the job's span hangs below.",
@@ -212,7 +213,7 @@ def _headers() -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {name: {"type": "string", "description": meaning} for name, meaning in HEADERS.items()},
-        "required": ["Nats-Msg-Id"],
+        "required": ["Nats-Msg-Id", "Interlock-Kind"],
     }
 
 
