@@ -1,5 +1,6 @@
 """The one place where agents ask a model, and so the one place where such calls are traced."""
 
+from dataclasses import replace
 from hashlib import sha256
 
 from interlock.backends.chat import ChatModel, ChatReply, ChatRequest
@@ -15,7 +16,7 @@ _SEED_BITS = 31
 
 
 async def think(model: ChatModel, request: ChatRequest, tracing: Tracing = NO_TRACING, job: str = "") -> ChatReply:
-    """Return the model's answer; the call is a span below the one that is open here.
+    """Return the model's answer; the call is a span below the one that is open here, and the engine is told so.
 
     :raises interlock.backends.errors.ModelError: there is no answer
     """
@@ -30,7 +31,7 @@ async def think(model: ChatModel, request: ChatRequest, tracing: Tracing = NO_TR
     )
     with tracing.chat(call) as span:
         span.asked([{"role": message.role, "content": message.content} for message in request.messages])
-        reply = await model.chat(request)
+        reply = await model.chat(replace(request, headers={**request.headers, **span.headers}))
         span.answered(
             usage=reply.usage,
             finish_reasons=[reply.finish_reason],

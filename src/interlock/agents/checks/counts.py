@@ -12,12 +12,14 @@ __all__ = ["check_characters", "check_words"]
 def check_words(criterion: WordsCheck, text: str) -> Finding:
     """Return whether the number of words lies within the bounds."""
     count = count_words(text)
-    low = _bounds(count.least, "word", criterion)
-    if count.least == count.most or low == _bounds(count.most, "word", criterion):
-        return low
+    least, most = (_bounds(number, "word", criterion) for number in (count.least, count.most))
+    if count.least == count.most:
+        return least
+    between = f"between {count.least} and {counted(count.most, 'word')}"
+    if least.holds == most.holds:
+        return Finding(least.holds, between, least.change or most.change)
     return undecided(
-        f"between {count.least} and {counted(count.most, 'word')}: in a script without spaces between words only a "
-        "dictionary could tell; check characters instead"
+        f"{between}: in a script without spaces between words only a dictionary could tell; check characters instead"
     )
 
 

@@ -1,7 +1,7 @@
 """Whether what a text says stands in its source: its content words and its numbers."""
 
 from interlock.agents.checks.finding import Finding, counted, failed, held, listed
-from interlock.agents.checks.text import Number, content_words, forms_of, numbers_in
+from interlock.agents.checks.text import Number, content_words, folded, forms_of, numbers_in
 from interlock.protocol.criteria import GroundedCheck
 
 __all__ = ["check_grounded"]
@@ -31,7 +31,6 @@ def check_grounded(criterion: GroundedCheck, text: str) -> Finding:
 
 def _missing_words(words: set[str], source: str, evidence: list[Number]) -> list[str]:
     known = {form for word in content_words(source) for form in forms_of(word)}
-    known |= {word for word in content_words(source) if len(word) == 1}
     values = {number.value for number in evidence}
     return sorted(word for word in words if known.isdisjoint(forms_of(word)) and not _says_number(word, values, source))
 
@@ -39,7 +38,7 @@ def _missing_words(words: set[str], source: str, evidence: list[Number]) -> list
 def _says_number(word: str, values: set[str], source: str) -> bool:
     """Return whether ``word`` is a number word for a number of the source, or a lone character that stands in it."""
     if len(word) == 1:
-        return word in source.casefold()
+        return word in folded(source)
     return any(number.value in values for number in numbers_in(word, as_source=True) if number.written == word)
 
 

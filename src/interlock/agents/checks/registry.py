@@ -51,7 +51,7 @@ def verdict_of(label: str, finding: Finding) -> CriterionVerdict:
     return CriterionVerdict(criterion=label, holds=finding.holds, evidence=finding.evidence, change=finding.change)
 
 
-async def _find(criterion: AnyCriterion, output: Json) -> Finding:  # noqa: PLR0911 -- a table would hide a kind from mypy
+async def _find(criterion: AnyCriterion, output: Json) -> Finding:
     match criterion:
         case CommandCriterion():
             return await check_command(criterion, output)

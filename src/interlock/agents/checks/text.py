@@ -36,13 +36,14 @@ _IGNORABLE = regex.compile(r"\p{Default_Ignorable_Code_Point}+")
 _SENTENCE_END = regex.compile(r"(?<=[.!?…][\"'\u201D\u2019)\]]*)\s+|(?<=[\u3002\uFF01\uFF1F])|[\r\n]+")
 
 _STOP_TEXT = (
-    "a about after all also am an and any are aren as at be because been before being between both but by can cannot"
-    " could couldn did didn do does doesn doing don down each either else even ever every few for from further get gets"
-    " had hadn has hasn have haven having he her here hers him his how however if in into is isn it its itself just let"
-    " ll may me might mine more most much must my neither no nor not now of off on once one only or other our ours out"
-    " over own per re same shall she should shouldn since so some such than that the their theirs them then there these"
-    " they this those through thus to too under until up upon us ve very was wasn we were weren what when where whether"
-    " which while who whom whose why will with within without won would wouldn yes yet you your yours"
+    "a about after all also am an and any are aren as at be because been before being between both but by can cannot "
+    "cent could couldn did didn do does doesn doing don down each either else even ever every few for from further "
+    "get gets had hadn has hasn have haven having he her here hers him his how however if in into is isn it its "
+    "itself just let ll may me might mine more most much must my neither no nor not now of off on once one only or "
+    "other our ours out over own per percent re same shall she should shouldn since so some such than that the their "
+    "theirs them then there these they this those through thus to too under until up upon us ve very was wasn we were "
+    "weren what when where whether which while who whom whose why will with within without won would wouldn yes yet "
+    "you your yours"
 )
 _STOP_WORDS = frozenset(_STOP_TEXT.split())
 _NUMBER_WORDS = (
