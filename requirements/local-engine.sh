@@ -22,7 +22,8 @@ PY
 kept=${INTERLOCK_CACHE:-$HOME/.cache/interlock}/wheels/$key
 
 need_compiler() {
-    command -v c++ >/dev/null && return
+    [ -z "${CXX:-}" ] || return 0
+    for compiler in c++ g++ clang++; do ! command -v $compiler >/dev/null || return 0; done
     if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
         echo "local engine: no C++ compiler here, installing g++"
         apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq g++ >/dev/null
