@@ -17,6 +17,7 @@ __all__ = [
     "Budget",
     "Engine",
     "Files",
+    "ForEach",
     "Handover",
     "Input",
     "InputType",
@@ -82,10 +83,16 @@ class Input(Strict):
     """Whether a job without this input is refused; an input with a default never is."""
 
 
+_Globs = Annotated[
+    Annotated[str, Tag("one")] | Annotated[tuple[str, ...], Tag("several")],
+    Discriminator(lambda value: "several" if isinstance(value, (list, tuple)) else "one"),
+]
+
+
 class Files(Strict):
     """Items from files: each becomes ``{path, name, text}``, sorted by path."""
 
-    files: str | tuple[str, ...]
+    files: _Globs
     """Globs relative to the team file; ``**`` crosses folders."""
 
 
@@ -112,7 +119,15 @@ class Handover(Strict):
     attempts: int = Field(default=1, ge=1, le=20)
 
 
-OutputField = TypeName | dict[str, Json]
+_OnFailure = Annotated[
+    Annotated[Literal["fail"], Tag("fail")] | Annotated[Handover, Tag("handover")],
+    Discriminator(lambda value: "handover" if isinstance(value, (dict, Handover)) else "fail"),
+]
+
+OutputField = Annotated[
+    Annotated[TypeName, Tag("type")] | Annotated[dict[str, Json], Tag("schema")],
+    Discriminator(lambda value: "schema" if isinstance(value, dict) else "type"),
+]
 """The type of one output field: a type name, or a JSON Schema."""
 
 
@@ -137,6 +152,7 @@ ForEach = Annotated[
     | Annotated[JsonLines, Tag("jsonl")],
     Discriminator(_for_each_kind),
 ]
+"""What a step runs once for each of: a template that gives a list, a list, files, or JSON lines."""
 
 
 class Step(Strict):
@@ -158,7 +174,8 @@ class Step(Strict):
     """How often the step's agent may try before ``on_failure``."""
     timeout: float = Field(default=600, gt=0)
     """Seconds that one attempt may take once a worker has begun it."""
-    on_failure: Literal["fail"] | Handover = "fail"
+    on_failure: _OnFailure = "fail"
+    """What happens once the attempts are used up."""
 
 
 class Budget(Strict):

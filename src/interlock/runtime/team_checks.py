@@ -1,0 +1,292 @@
+"""Whether what a team file says fits together: names that are not there, templates, patterns, schemas, circles."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from interlock.agents.templates import TemplateInvalid, find_references, is_expression
+from interlock.protocol.base import Json
+from interlock.protocol.criteria import AnyCriterion, JsonSchemaCheck, RegexCheck, SchemaCriterion, templates_of
+from interlock.protocol.plan import PlanCycle, PlanProblem, StepDefinedTwice, UnknownNeed, all_needs, check_graph, sinks
+from interlock.protocol.team import Handover, ModelSettings, Step, Team
+from interlock.runtime.input_types import default_problem
+from interlock.runtime.team_shape import Shape
+from interlock.runtime.team_variables import Use, Variables
+from interlock.runtime.team_words import did_you_mean, value_at
+from interlock.runtime.yaml_positions import Document, Location, Position
+
+__all__ = ["Checked", "check_team"]
+
+
+@dataclass
+class Checked:
+    """What the checks found out about a team."""
+
+    problems: list[tuple[Position, str]] = field(default_factory=list)
+    needs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """For each step the steps that must be over before it, those that its templates name included."""
+    result_steps: tuple[str, ...] = ()
+    """The steps that the job's result is made of."""
+    inputs_used: frozenset[str] = frozenset()
+    """The inputs that templates name."""
+
+
+def check_team(team: Team, document: Document, shape: Shape) -> Checked:
+    """Return every mistake of meaning in a team that has the right shape, and what its templates imply."""
+    checks = _Checks(team, document, shape)
+    checks.run()
+    return checks.checked
+
+
+class _Checks:
+    def __init__(self, team: Team, document: Document, shape: Shape) -> None:
+        self.checked = Checked()
+        self._team = team
+        self._document = document
+        self._shape = shape
+        self._variables = Variables(team)
+        self._implied: dict[str, dict[str, Position]] = {step.step: {} for step in team.plan}
+        self._inputs_used: set[str] = set()
+        self._guessed_steps = any(shape.is_mended("plan", index, "step") for index in range(len(team.plan)))
+        self._agents_left_out = any(at[0] == "agents" for at in shape.mended if len(at) in {1, 2})
+        self._guessed_kinds = any(shape.is_mended("agents", name, "kind") for name in team.agents)
+
+    def run(self) -> None:
+        """Check everything, in the order of the file as far as that is possible."""
+        self._models()
+        self._inputs()
+        self._verifiers()
+        for index, step in enumerate(self._team.plan):
+            self._step(("plan", index), step)
+        named = self._result()
+        self._graph(named)
+        self.checked.inputs_used = frozenset(self._inputs_used)
+
+    def _say(self, message: str, *location: str | int, line: int = 1) -> None:
+        if not self._shape.is_mended(*location):
+            self.checked.problems.append((self._document.at_line(location, line), message))
+
+    # --- the team
+
+    def _models(self) -> None:
+        self._model(("model",), self._team.model)
+        for name, agent in self._team.agents.items():
+            if agent.model is not None:
+                self._model(("agents", name, "model"), agent.model)
+
+    def _model(self, at: Location, model: ModelSettings) -> None:
+        if model.url is None:
+            return
+        if model.engine != "openai":
+            self._say(f"'url' is only for the engine openai, and this one is {model.engine}: leave it out", *at, "url")
+        elif not _is_http_url(model.url):
+            self._say(f"{model.url!r} is no URL of an API: expected something like http://host:8000/v1", *at, "url")
+
+    def _inputs(self) -> None:
+        for name, spec in self._team.inputs.items():
+            if spec.default is not None and (problem := default_problem(spec)):
+                self._say(f"the default of input {name!r}: {problem}", "inputs", name, "default")
+
+    def _verifiers(self) -> None:
+        if not (self._agents("verifier") or self._agents_left_out or self._guessed_kinds):
+            position = self._document.at_key(("agents",))
+            message = "no agent of the team is a verifier: nothing that a worker does can be accepted without one"
+            self.checked.problems.append((position, message))
+
+    def _agents(self, kind: str) -> list[str]:
+        return [name for name, agent in self._team.agents.items() if agent.kind == kind]
+
+    # --- one step
+
+    def _step(self, at: Location, step: Step) -> None:
+        self._agent(step.agent, "worker", *at, "agent")
+        if isinstance(step.on_failure, Handover):
+            self._agent(step.on_failure.agent, "worker", *at, "on_failure", "agent")
+        self._verify(at, step)
+        for name, kind in (step.output or {}).items():
+            if not isinstance(kind, str):
+                self._schema(kind, *at, "output", name)
+        for index, criterion in enumerate(step.verify.criteria):
+            self._criterion((*at, "verify", "criteria", index), step, criterion)
+        self._templates(at, step)
+
+    def _agent(self, name: str, kind: Literal["worker", "verifier"], *at: str | int) -> None:
+        agent = self._team.agents.get(name)
+        there = self._agents(kind)
+        listed = f"{kind}s: {', '.join(there)}" if there else f"the team has no {kind}"
+        if agent is None:
+            if not self._agents_left_out:
+                self._say(f"there is no agent {name!r}" + (did_you_mean(name, there) or f"; {listed}"), *at)
+        elif agent.kind != kind and not self._shape.is_mended("agents", name, "kind"):
+            self._say(f"agent {name!r} is a {agent.kind}, and this must be a {kind}; {listed}", *at)
+
+    def _verify(self, at: Location, step: Step) -> None:
+        verifiers = self._agents("verifier")
+        if step.verify.by is not None:
+            self._agent(step.verify.by, "verifier", *at, "verify", "by")
+        elif len(verifiers) > 1:
+            message = (
+                f"'by' is left out, and the team has {len(verifiers)} verifiers ({', '.join(verifiers)}): name one"
+            )
+            self._say(message, *at, "verify")
+        if step.output is None and not step.verify.criteria:
+            self._unless_mended(at, f"nothing of step {step.step!r} can be verified: give it 'output' or criteria")
+
+    def _unless_mended(self, at: Location, message: str) -> None:
+        if not any(self._shape.is_mended(*at, *inner) for inner in (("output",), ("verify", "criteria"))):
+            self._say(message, *at)
+
+    # --- criteria
+
+    def _criterion(self, at: Location, step: Step, criterion: AnyCriterion) -> None:
+        name = getattr(criterion, "field", None)
+        if name is not None and not self._shape.is_mended(*at[:2], "output"):
+            self._field(name, step, *at, "field")
+        match criterion:
+            case RegexCheck():
+                self._pattern(criterion.pattern, *at, "pattern")
+            case JsonSchemaCheck() | SchemaCriterion():
+                self._schema(criterion.schema_, *at, "schema")
+            case _:
+                pass
+
+    def _field(self, name: str, step: Step, *at: str | int) -> None:
+        first, *deeper = name.split(".")
+        if step.output is None:
+            self._say(f"the output of step {step.step!r} is text, so there is no field {name!r}", *at)
+        elif first not in step.output:
+            known = f"; fields: {', '.join(step.output)}"
+            self._say(f"the output has no field {first!r}" + (did_you_mean(first, step.output) or known), *at)
+        elif deeper and isinstance(kind := step.output[first], str) and not kind.endswith("[]"):
+            self._say(f"the field {first!r} is a {kind}: there is nothing deeper in it", *at)
+
+    def _pattern(self, pattern: str, *at: str | int) -> None:
+        import regex  # noqa: PLC0415  (few teams have patterns)
+
+        try:
+            regex.compile(pattern)
+        except (regex.error, RecursionError, OverflowError, ValueError) as error:
+            self._say(f"this is no regular expression: {error}", *at)
+
+    def _schema(self, schema: Mapping[str, Json], *at: str | int) -> None:
+        from jsonschema import Draft202012Validator  # noqa: PLC0415  (takes 0.1 s; few teams have schemas)
+        from jsonschema.exceptions import SchemaError  # noqa: PLC0415
+
+        try:
+            Draft202012Validator.check_schema(schema)
+        except SchemaError as error:
+            self._say(f"this is no JSON Schema (draft 2020-12): {error.message[:200]}", *at, *error.absolute_path)
+
+    # --- templates
+
+    def _templates(self, at: Location, step: Step) -> None:
+        use = Use(step)
+        self._template(step.do, use, *at, "do")
+        if isinstance(step.for_each, str):
+            self._template(step.for_each, Use(step, item=False), *at, "for_each")
+            self._list_expression(step.for_each, *at, "for_each")
+        for index, criterion in enumerate(step.verify.criteria):
+            inside = (*at, "verify", "criteria", index)
+            texts = set(templates_of(criterion))
+            for place, text in _strings(value_at(self._document.value, inside), inside):
+                if text in texts:
+                    self._template(text, use, *place)
+
+    def _list_expression(self, template: str, *at: str | int) -> None:
+        try:
+            is_one = is_expression(template)
+        except TemplateInvalid:
+            return  # said already
+        if not is_one:
+            self._say('this gives text, not a list: expected one "{{ expression }}" and nothing around it', *at)
+
+    def _template(self, template: str, use: Use, *at: str | int) -> list[str]:
+        """Check a template and note what it implies; return the steps that it names."""
+        named: list[str] = []
+        if self._shape.is_mended(*at):
+            return named
+        try:
+            references = find_references(template)
+        except TemplateInvalid as error:
+            self._say(f"this is no template: {error.reason}", *at, line=error.line)
+            return named
+        for reference in references:
+            match reference.path:
+                case ("inputs", name, *_):
+                    self._inputs_used.add(name)
+                case ("steps", name, *_) if name in self._implied and (use.step is None or name != use.step.step):
+                    named.append(name)
+                    self._imply(use, name, self._document.at_line(at, reference.line))
+                case _:
+                    pass
+            problem = self._variables.problem(reference.path, use)
+            if problem and not (self._guessed_steps and reference.path[0] == "steps"):
+                self._say(problem, *at, line=reference.line)
+        return named
+
+    def _imply(self, use: Use, name: str, position: Position) -> None:
+        if use.step is not None:
+            self._implied[use.step.step].setdefault(name, position)
+
+    # --- the graph
+
+    def _result(self) -> list[str]:
+        return [] if self._team.result is None else self._template(self._team.result, Use(None), "result")
+
+    def _graph(self, named: Sequence[str]) -> None:
+        steps = self._team.plan
+        self.checked.needs = needs = all_needs(steps, self._implied)
+        for problem in check_graph(steps, needs):
+            self._graph_problem(problem)
+        in_result = tuple(step.step for step in steps if step.step in named)
+        self.checked.result_steps = in_result or sinks(steps, needs)
+
+    def _graph_problem(self, problem: PlanProblem) -> None:
+        at: Location = ("plan", problem.index)
+        match problem.error:
+            case StepDefinedTwice() as error:
+                first = self._document.at(("plan", error.first, "step"))
+                message = f"step {error.step!r} is defined twice, first in line {first.line}: rename one of them"
+                self._say(message, *at, "step")
+            case UnknownNeed() as error if not self._guessed_steps:
+                known = f"; steps: {', '.join(error.known)}"
+                message = f"there is no step {error.need!r}" + (did_you_mean(error.need, error.known) or known)
+                self._say(message, *self._need_at(at, error.need))
+            case PlanCycle() as error:
+                self._cycle(at, error)
+            case _:
+                pass
+
+    def _cycle(self, at: Location, error: PlanCycle) -> None:
+        step, need = error.path[:2]
+        implied = self._implied[step].get(need)
+        if need in self._team.plan[int(at[1])].needs or implied is None:
+            self._say(str(error), *self._need_at(at, need))
+        else:
+            self.checked.problems.append((implied, str(error)))
+
+    def _need_at(self, at: Location, need: str) -> Location:
+        needs = self._team.plan[int(at[1])].needs
+        return (*at, "needs", needs.index(need)) if need in needs else at
+
+
+def _strings(value: Any, at: Location) -> Iterator[tuple[Location, str]]:
+    """Yield every text inside ``value`` with where it stands."""
+    match value:
+        case str():
+            yield at, value
+        case dict() | list():
+            pairs: Iterable[tuple[str | int, Any]] = value.items() if isinstance(value, dict) else enumerate(value)
+            for key, inner in pairs:
+                yield from _strings(inner, (*at, key))
+        case _:
+            pass
+
+
+def _is_http_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0 and " " not in url
+    except ValueError:
+        return False
