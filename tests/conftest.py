@@ -56,20 +56,20 @@ async def broker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Brok
 
 @pytest.fixture
 def ns() -> str:
-    """A namespace that no other test uses."""
+    """Return a namespace that no other test uses."""
     return f"t{uuid.uuid4().hex[:12]}"
 
 
 @pytest_asyncio.fixture
 async def bus(broker: BrokerAddress, ns: str) -> AsyncIterator[Bus]:
-    """A bus in the test's own namespace."""
+    """Connect a bus in the test's own namespace."""
     async with Bus.connect(broker, ns, "test") as connected:
         yield connected
 
 
 @pytest_asyncio.fixture
 async def killable_broker(tmp_path: Path) -> AsyncIterator[KillableBroker]:
-    """A server of the test's own that it may kill and bring back."""
+    """Start a server of the test's own that it may kill and bring back."""
     state = tmp_path / "killable"
     state.mkdir()
     options = ServerOptions(find_binary(), state, "secret-of-a-test", durable=False, port=-1)

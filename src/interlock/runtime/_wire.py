@@ -302,3 +302,5 @@ async def _hang_up(client: Client) -> None:
         await client.close()
     except (OSError, nats_errors.Error) as error:
         _log.debug("closing the connection to the broker: %s", error)
+    if (transport := client._transport) is not None:  # noqa: SLF001 - a dial that was cancelled leaves it open
+        transport.close()  # type: ignore[no-untyped-call]  # nats-py annotates only some methods

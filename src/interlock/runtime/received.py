@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from interlock.observability.attributes import HEADER_ORIGIN, HEADER_TRACEPARENT
 from interlock.protocol.codec import StoredBody, decode
 from interlock.protocol.errors import ProtocolError
 from interlock.protocol.machine import Entry
@@ -13,12 +14,7 @@ from interlock.runtime._blobs import Blobs
 from interlock.runtime._jetstream import Raw
 from interlock.runtime.bus_errors import BodyCorrupt, BodyMissing, SubjectForged
 
-__all__ = ["ORIGIN", "TRACEPARENT", "UNREADABLE", "Batch", "Reader", "Received"]
-
-ORIGIN = "Interlock-Origin"
-"""Header: W3C traceparent of the agent's span that the message was sent from, where it is not ``traceparent``."""
-
-TRACEPARENT = "traceparent"
+__all__ = ["UNREADABLE", "Batch", "Reader", "Received"]
 
 UNREADABLE = (ProtocolError, SubjectForged, BodyMissing, BodyCorrupt)
 """Why an entry cannot be read by anybody, now or later."""
@@ -39,12 +35,12 @@ class Received:
     @property
     def traceparent(self) -> str | None:
         """W3C traceparent of the publish, None where the sender did not trace."""
-        return self.headers.get(TRACEPARENT)
+        return self.headers.get(HEADER_TRACEPARENT)
 
     @property
     def origin(self) -> str | None:
-        """W3C traceparent of the agent's span that the message was sent from."""
-        return self.headers.get(ORIGIN) or self.traceparent
+        """W3C traceparent of the agent's span that made the message, on results and verdicts."""
+        return self.headers.get(HEADER_ORIGIN)
 
     @property
     def entry(self) -> Entry:
