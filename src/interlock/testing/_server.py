@@ -63,6 +63,7 @@ class ScriptedServer:
         self._runner: web.AppRunner | None = None
         self._repeats: Counter[str] = Counter()
         self._open = 0
+        self._stopping = False
         self._changed = asyncio.Event()
         self.seen: list[Seen] = []
         """Every chat request, in the order in which they came."""
@@ -105,6 +106,7 @@ class ScriptedServer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stopping = True
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -158,8 +160,7 @@ class ScriptedServer:
         try:
             yield
         except (asyncio.CancelledError, ConnectionError):
-            # A server that stops cancels its handlers too, but their connections are still there.
-            seen.client_left = request.transport is None
+            seen.client_left = not self._stopping  # a server that stops cancels its handlers too
             raise
         finally:
             self._open -= 1
