@@ -206,8 +206,9 @@ class _Recording(Tracing):
         return RecordedAgent(span, content=self._content)
 
     def chat(self, call: ModelCall) -> ChatSpan:
-        span = self._tracer.start_span(f"chat {call.model}", None, SpanKind.CLIENT, _call_attributes(call))
-        return RecordedChat(span, content=self._content)
+        name = f"chat {call.model}" if call.model else "chat"
+        span = self._tracer.start_span(name, None, SpanKind.CLIENT, _call_attributes(call))
+        return RecordedChat(span, content=self._content, named=bool(call.model))
 
 
 @contextmanager

@@ -92,7 +92,11 @@ class RecordedAgent(RecordedSpan, AgentSpan):
 class RecordedChat(RecordedSpan, ChatSpan):
     """One request to a model."""
 
-    __slots__ = ()
+    __slots__ = ("_named",)
+
+    def __init__(self, span: Span, *, content: bool, named: bool) -> None:
+        super().__init__(span, content=content)
+        self._named = named
 
     def asked(self, messages: Sequence[Mapping[str, Any]]) -> None:
         if self._content and self._span.is_recording():
@@ -109,6 +113,8 @@ class RecordedChat(RecordedSpan, ChatSpan):
         text: str | None = None,
     ) -> None:
         self._count(usage)
+        if model and not self._named:  # whoever asked left the choice to the server
+            self._span.update_name(f"chat {model}")
         found = {names.GEN_AI_RESPONSE_MODEL: model, names.GEN_AI_RESPONSE_ID: response_id}
         self._span.set_attributes({name: value for name, value in found.items() if value})
         if finish_reasons:

@@ -46,6 +46,9 @@ EXIT_OF_STATUS = {"succeeded": 0, "failed": 1, "partial": 3, "killed": 4, "runni
 
 _USAGE = 2
 
+_FLUSH = 0.4
+"""Seconds that the last spans have to leave, so that Ctrl-C stays within a second."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -107,7 +110,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         state = anyio.run(_run_until_told, _place(options), order, tracing, backend_options={"use_uvloop": True})
     finally:
-        tracing.shutdown()
+        tracing.shutdown(_FLUSH)
     report = report_of(state)
     _print(options, report, print_report)
     return EXIT_OF_STATUS[report.status]

@@ -151,11 +151,12 @@ class Coordinator:
         :raises BusError: the broker is away (one of ``BROKER_AWAY``); what it took until then stands
         """
         while commands := decide(job.state, self._now(), killed=killed):
-            entries = await self._carry_out(job, commands)
+            with anyio.CancelScope(shield=True):  # who is told to end still writes the spans of what it has closed
+                entries = await self._carry_out(job, commands)
+                job.state = fold(entries, job.state)
+                self._trace_endings(job, entries)
             if not entries:
                 return
-            job.state = fold(entries, job.state)
-            self._trace_endings(job, entries)
 
     async def _carry_out(self, job: Job, commands: Iterable[Command]) -> list[Entry]:
         """Append a message for each command, at once; return those that the broker took, in the log's order."""
