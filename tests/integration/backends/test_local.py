@@ -5,15 +5,17 @@ import os
 import select
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
+import anyio
 import pytest
 
 from interlock.backends import local
-from interlock.backends.chat import ChatMessage, ChatModel, ChatRequest
-from interlock.backends.engines import Endpoint, open_chat, resolve_endpoint
+from interlock.backends.chat import ChatMessage, ChatRequest
+from interlock.backends.engines import open_chat, resolve_endpoint
 from interlock.backends.errors import (
     LocalEngineFailed,
     LocalEngineMissing,
@@ -130,30 +132,28 @@ def ask(text: str, max_tokens: int = 40) -> ChatRequest:
     return ChatRequest((ChatMessage("user", text),), temperature=0, max_tokens=max_tokens, seed=1)
 
 
-def patient(endpoint: Endpoint) -> ChatModel:
-    """Return a client that sends all its requests at once, as several processes together would."""
-    return open_chat(replace(endpoint, engine="openai"))
-
-
 @pytest.mark.local_model
 @pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed")
 async def test_the_real_model_does_what_teams_need() -> None:
     """Free text, answers bound to a schema, requests that queue unharmed, hang-ups that stop, typed refusals."""
-    async with local_engine() as endpoint:
-        one, many = open_chat(endpoint), patient(endpoint)
+    async with (
+        local_engine() as endpoint,
+        aclosing(open_chat(endpoint)) as one,
+        aclosing(open_chat(replace(endpoint, engine="openai"))) as many,  # sends all at once, as many processes would
+        aclosing(open_chat(replace(endpoint, api_key="wrong"))) as stranger,
+    ):
         free = await one.chat(ask("Say hello."))
         bound = await one.chat(replace(ask("Which colour is grass, and how many are there?", 80), schema=SCHEMA))
         queued = await asyncio.gather(*(many.chat(ask(f"Tell a long story about {n} dogs.", 30)) for n in range(4)))
         left = asyncio.create_task(many.chat(ask("Count from one to ten thousand.", 3000)))
         await asyncio.sleep(0.3)  # long enough for the generation to be under way, which nothing shows from outside
         left.cancel()
-        after = await one.chat(ask("Say hello.", 5))
+        with anyio.fail_after(15):  # the whole count would take at least twice as long
+            after = await one.chat(ask("Say hello.", 5))
         with pytest.raises(ModelRefusedRequest, match="context"):
             await one.chat(ask("fish " * 5000))
         with pytest.raises(ModelUnauthorised):
-            await open_chat(replace(endpoint, api_key="wrong")).chat(ask("hello"))
-        await one.aclose()
-        await many.aclose()
+            await stranger.chat(ask("hello"))
     assert free.text
     assert free.usage.prompt_tokens > 0
     assert free.usage.completion_tokens > 0
