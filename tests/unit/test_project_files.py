@@ -12,9 +12,7 @@ from interlock import __version__
 # In pieces, so that this file does not break its own rule.
 HOSTS = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("npmjs", "com"))]
 HOMES = [f"/{folder}/" for folder in ("root", "home", "Users", "work")]
-FORBIDDEN = re.compile(
-    "|".join([*map(re.escape, HOSTS), *(rf"(?<![\w.$}}]){home}\w" for home in HOMES), r"--find-links"])
-)
+FORBIDDEN = re.compile("|".join([*map(re.escape, HOSTS), *(rf"(?<![\w.$}}]){home}\w" for home in HOMES)]))
 
 HEADING = re.compile(r"## \[(?P<version>Unreleased|\d+\.\d+\.\d+)\](?: - (?P<date>\d{4}-\d\d-\d\d))?")
 SECTIONS = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")
@@ -27,7 +25,7 @@ def committed() -> list[Path]:
 
 
 def test_no_file_names_a_registry_or_a_home() -> None:
-    """No committed text names a package registry's host, an index option or a folder of somebody's machine."""
+    """No committed text names a package registry's host or a folder of somebody's machine."""
     found = []
     for file in committed():
         lines = file.read_bytes().decode(errors="ignore").splitlines()
