@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 import anyio
 import llama_cpp
 import uvicorn
+from llama_cpp.llama_grammar import PRIMITIVE_RULES
 from llama_cpp.server.app import create_app
 from llama_cpp.server.settings import ModelSettings, ServerSettings
 
@@ -111,12 +112,19 @@ class _Request:
         return {"type": "http.disconnect"}
 
 
+def forbid_control_characters() -> None:
+    """Let a schema-bound answer be JSON: the grammar's own rule allows bare line ends inside strings."""
+    escape = r'"\\" (["\\/bfnrt] | "u" [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F])'
+    PRIMITIVE_RULES["char"].content = rf'[^"\\\x7F\x00-\x1F] | {escape}'
+
+
 def main() -> None:
     """Load the weights and serve until SIGTERM."""
     descriptor, weights, name, threads, context = sys.argv[1:]
     key = os.environ["INTERLOCK_LOCAL_KEY"]
     # Every setting that is not given below would be taken from a variable of its name: HOST, SEED, CACHE...
     os.environ.clear()
+    forbid_control_characters()
     llama_cpp.Llama = StoppableLlama  # the server makes its model from this name
     app = create_app(
         server_settings=ServerSettings(api_key=key, interrupt_requests=False),

@@ -126,6 +126,8 @@ SCHEMA: dict[str, Json] = {
     "required": ["colour", "count"],
     "additionalProperties": False,
 }
+POEM: dict[str, Json] = {"type": "object", "properties": {"poem": {"type": "string", "maxLength": 150}}}
+POEM |= {"required": ["poem"], "additionalProperties": False}
 
 
 def ask(text: str, max_tokens: int = 40) -> ChatRequest:
@@ -144,6 +146,7 @@ async def test_the_real_model_does_what_teams_need() -> None:
     ):
         free = await one.chat(ask("Say hello."))
         bound = await one.chat(replace(ask("Which colour is grass, and how many are there?", 80), schema=SCHEMA))
+        poem = await one.chat(replace(ask("Write a poem of four lines, each on a line of its own.", 90), schema=POEM))
         queued = await asyncio.gather(*(many.chat(ask(f"Tell a long story about {n} dogs.", 30)) for n in range(4)))
         left = asyncio.create_task(many.chat(ask("Count from one to ten thousand.", 3000)))
         await asyncio.sleep(0.3)  # long enough for the generation to be under way, which nothing shows from outside
@@ -160,5 +163,6 @@ async def test_the_real_model_does_what_teams_need() -> None:
     answer = json.loads(bound.text)
     assert set(answer) == {"colour", "count"}
     assert answer["colour"] in {"red", "green"}
+    assert json.loads(poem.text)["poem"]
     assert [reply.usage.completion_tokens for reply in queued] == [30] * 4
     assert after.usage.completion_tokens == 5
