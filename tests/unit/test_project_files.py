@@ -2,9 +2,12 @@
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from tests.modules import ROOT
 
 from interlock import __version__
@@ -48,6 +51,20 @@ def test_lock_has_a_hash_for_every_pin(lock: str) -> None:
     assert [
         pin for pin in pins if not re.match(r"[a-z0-9-]+(\[[a-z0-9,-]+\])?==\S+ .*--hash=sha256:[0-9a-f]{64}", pin)
     ] == []
+
+
+@pytest.mark.parametrize("lock", ["dev.txt", "local.txt"])
+def test_lock_fits_the_project(lock: str) -> None:
+    """Every requirement of pyproject.toml is in the lock, at a version that it allows."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    more = {
+        "dev.txt": project["dependency-groups"]["dev"],
+        "local.txt": project["project"]["optional-dependencies"]["local"],
+    }
+    wanted = [Requirement(text) for text in (*project["project"]["dependencies"], *more[lock])]
+    pins = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "requirements" / lock).read_text(), re.MULTILINE))
+    wrong = [one for one in wanted if pins.get(canonicalize_name(one.name), "0") not in one.specifier]
+    assert wrong == [], "run make lock"
 
 
 def test_changelog_keeps_its_form() -> None:
