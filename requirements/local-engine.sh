@@ -39,6 +39,7 @@ build() {
     mkdir -p "$kept"
     work=$(mktemp -d "$kept/.build.XXXXXX")
     trap 'rm -rf "$work"' EXIT
+    trap 'exit 1' INT TERM
     printf '%s\n' "$entry" >"$work/engine.txt"
     # No image or audio models here: their part of llama.cpp is left out. pip's own cache does not know the processor.
     CMAKE_ARGS="-DLLAVA_BUILD=OFF ${CMAKE_ARGS:-}" CMAKE_BUILD_PARALLEL_LEVEL=$(getconf _NPROCESSORS_ONLN) \
