@@ -30,6 +30,9 @@ from interlock.protocol.team import Step, Team, output_schema
 
 __all__ = ["Planner", "Stamp", "verifier_of"]
 
+_LABEL = 80
+"""The most characters of a label."""
+
 _Message = TypeVar("_Message", bound=Envelope)
 
 
@@ -133,6 +136,7 @@ class Planner:
             deadline=deadline_of(state),
             step=step.step,
             index=command.index,
+            label=_label(scope.get("item")),
             role=role_of(command.agent, self._team.team),
             verifier=role_of(verifier_of(self._team, step), self._team.team),
             goal=self._submitted.goal,
@@ -236,6 +240,14 @@ def verifier_of(team: Team, step: Step) -> str:
     if step.verify.by is not None:
         return step.verify.by
     return next(name for name, agent in team.agents.items() if agent.kind == "verifier")
+
+
+def _label(item: Json) -> str:
+    """Return what people call an item: its path, name, title or id, or the item itself where it is a short text."""
+    if isinstance(item, dict):
+        item = next((item[key] for key in ("path", "name", "title", "id") if item.get(key) is not None), None)
+    text = "" if item is None or isinstance(item, dict | list) else " ".join(str(item).split())
+    return text if len(text) <= _LABEL else f"{text[: _LABEL - 3]}..."
 
 
 def _accepted(task: TaskState) -> bool:

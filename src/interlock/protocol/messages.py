@@ -186,6 +186,8 @@ class TaskAssigned(Envelope):
     step: Name
     index: int | None = Field(default=None, ge=0)
     """Position of the task's item in its ``for_each`` list, from 0; None for a step without one."""
+    label: str = Field(default="", max_length=200)
+    """What people call the item, such as its path; empty where it has no name."""
     role: Role
     """Whose workers this is for."""
     verifier: Role

@@ -12,8 +12,8 @@ import anyio
 
 from interlock.agents.manager import verifier_of
 from interlock.backends.capabilities import CAPABILITIES
-from interlock.backends.engines import LOCAL_KEY_ENV, LOCAL_URL_ENV, MODEL_URL_ENV
-from interlock.backends.local import local_engine
+from interlock.backends.engines import LOCAL_URL_ENV, MODEL_URL_ENV
+from interlock.backends.local import local_engine, local_environ
 from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Json
 from interlock.protocol.criteria import JudgeCriterion
@@ -146,7 +146,7 @@ async def _engine(team: Team, view: View) -> AsyncIterator[Mapping[str, str]]:
         return
     view.say("starting the local model")
     async with local_engine() as endpoint:
-        yield {**os.environ, LOCAL_URL_ENV: endpoint.url, LOCAL_KEY_ENV: endpoint.api_key or ""}
+        yield {**os.environ, **local_environ(endpoint)}
 
 
 def process_configs(

@@ -28,6 +28,8 @@ class TaskReport(Strict):
     step: str
     index: int | None
     """Position of its item, from 0; None for a step without ``for_each``."""
+    label: str
+    """What people call its item, such as a path; empty where it has no name or never began."""
     agent: str
     """Who worked on it last, or would have."""
     status: TaskStatus
@@ -91,6 +93,7 @@ def _task(state: JobState, step: StepState, index: int | None) -> TaskReport:
         id=identity,
         step=task.step,
         index=index,
+        label=task.label,
         agent=task.current.role.partition("@")[0] if task.attempts else step.spec.agent,
         status=task.outcome or ("cancelled" if state.closed else "open"),
         attempts=len(task.attempts),
@@ -106,6 +109,7 @@ def _unbegun(state: JobState, step: StepState, index: int | None, identity: str)
         id=identity,
         step=step.spec.step,
         index=index,
+        label="",
         agent=step.spec.agent,
         status="cancelled" if closed else "waiting",
         attempts=0,

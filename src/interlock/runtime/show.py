@@ -45,4 +45,5 @@ def _task_line(task: TaskReport) -> str:
     verdicts = ", ".join(verdict.verdict for verdict in task.verdicts)
     attempts = f"{task.attempts} attempt{'' if task.attempts == 1 else 's'}"
     reason = f": {task.reason}" if task.reason and task.status != "accepted" else ""
-    return f"{task.id}  {task.status} after {attempts} ({verdicts or 'no verdict'}){reason}"
+    name = f"{task.id} {task.label}" if task.label else task.id
+    return f"{name}  {task.status} after {attempts} ({verdicts or 'no verdict'}){reason}"

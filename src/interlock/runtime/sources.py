@@ -212,6 +212,9 @@ def _complete(loaded: LoadedTeam, values: dict[str, Json], reader: "_Reader", ho
     """Return the values with defaults, in the order of the team's inputs."""
     declared = loaded.team.inputs
     if not declared:
+        for name in values:
+            if name not in loaded.inputs_used:
+                raise UnknownInput(name, sorted(loaded.inputs_used))
         missing = sorted(loaded.inputs_used - values.keys())
         if missing:
             raise InputsMissing(missing)

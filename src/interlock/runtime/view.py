@@ -128,19 +128,24 @@ def describe(entry: Entry, state: JobState) -> str:
         case PlanExpanded():
             return f"{message.step}: {message.reason or f'{message.items} tasks'}"
         case TaskAssigned() if message.attempt > 1:
-            return f"{message.task}: attempt {message.attempt} by {message.role.partition('@')[0]}"
+            return f"{_name(state, message.task)}: attempt {message.attempt} by {message.role.partition('@')[0]}"
         case TaskVerdict() if message.verdict != "pass":
             objections = "; ".join(f"{c.criterion}: {c.evidence}" for c in message.criteria if c.holds is not True)
-            return f"{message.task}: attempt {message.attempt} {message.verdict}: {objections}"
+            return f"{_name(state, message.task)}: attempt {message.attempt} {message.verdict}: {objections}"
         case TaskClosed() if message.outcome != "accepted":
-            return f"{message.task}: {message.outcome}: {message.reason}"
+            return f"{_name(state, message.task)}: {message.outcome}: {message.reason}"
         case TaskClosed():
             attempts = len(state.tasks[message.task].attempts) if message.task in state.tasks else message.attempt
-            return f"{message.task}: accepted" + (f" after {attempts} attempts" if attempts > 1 else "")
+            return f"{_name(state, message.task)}: accepted" + (f" after {attempts} attempts" if attempts > 1 else "")
         case JobClosed():
             return f"job {message.job}: {message.status}" + (f": {message.reason}" if message.reason else "")
         case _:
             return ""
+
+
+def _name(state: JobState, task: str) -> str:
+    known = state.tasks.get(task)
+    return f"{task} {known.label}" if known and known.label else task
 
 
 def _title(state: JobState) -> str:
