@@ -8,6 +8,7 @@ one allowance per rendering: a template ends, and it ends small.
 
 import difflib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial, wraps
 from itertools import islice
@@ -188,7 +189,7 @@ def _slice(value: Any, start: int | None, stop: int | None, step: int | None) ->
 
 @jinja2.pass_context
 def _finalize(_: Context, value: Any) -> str:
-    """Turn what an expression gave into text; it takes the context so that nothing is folded while compiling."""
+    """Turn what an expression gave into text; it takes the context, or Jinja2 would call it while compiling."""
     return as_text(value)
 
 
@@ -218,7 +219,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def __init__(self) -> None:
         super().__init__(
-            undefined=_Absent, finalize=_finalize, autoescape=False, trim_blocks=True, lstrip_blocks=True, cache_size=0
+            undefined=_Absent,
+            finalize=_finalize,
+            autoescape=False,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            cache_size=0,
+            optimized=False,
         )
         self.globals = {"range": _range}
         self.filters = {name: _bounded(name, DEFAULT_FILTERS[name]) for name in sorted(_FILTERS)}
@@ -285,6 +292,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
             raise TemplateSyntaxError(f"{{% {_word(node)} %}} cannot be used in a team's templates", line)
         if isinstance(node, nodes.For) and node.recursive:
             raise TemplateSyntaxError("a recursive loop cannot be used in a team's templates", line)
+        if isinstance(node, nodes.Const) and isinstance(node.value, float) and not math.isfinite(node.value):
+            raise TemplateSyntaxError("a number is too large", line)
         if isinstance(node, nodes.NSRef):
             raise TemplateSyntaxError(f"{node.name}.{node.attr} cannot be set: a template's values do not change", line)
         if isinstance(node, nodes.Filter) and node.name not in self.filters:

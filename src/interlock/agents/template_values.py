@@ -11,7 +11,6 @@ from contextvars import ContextVar
 from types import GeneratorType
 from typing import Any
 
-from jinja2 import nodes
 from jinja2.exceptions import TemplateRuntimeError
 from jinja2.runtime import Undefined
 
@@ -30,7 +29,9 @@ __all__ = [
 ]
 
 ALLOWANCE = 32_000_000
-"""What one rendering may use up: a character that it makes or looks through counts 1, a turn of a loop 32."""
+"""What one rendering may use up: a character that it makes or reads counts 1, a value 16, a turn of a loop 32."""
+
+_VALUE = 16
 
 _MAX_DEPTH = 64
 
@@ -60,9 +61,7 @@ def charge(units: int) -> None:
 
     :raises AllowanceExceeded: there is not so much left.
     """
-    left = _left.get(None)
-    if left is None:
-        raise nodes.Impossible  # a constant, looked at while compiling: leave it to the rendering
+    left = _left.get()
     left[0] -= units
     if left[0] < 0:
         raise AllowanceExceeded(f"it makes more than {ALLOWANCE} characters, or as much work in loops")
@@ -78,10 +77,10 @@ def as_json(value: Any, depth: int = 0) -> Json:
         value = str(value)  # raises, and says which name is absent
     match value:
         case None | bool() | int():
-            charge(1)
+            charge(_VALUE)
             return value
         case str():
-            charge(len(value) + 1)
+            charge(len(value) + _VALUE)
             return str(value)
         case float() if math.isfinite(value):
             return value
@@ -110,7 +109,7 @@ def as_text(value: Any) -> str:
 def _key(key: Any) -> str:
     if not isinstance(key, str):
         raise NotJson(f"it gives a mapping with a key that is not text ({key!r})")
-    charge(len(key) + 1)
+    charge(len(key) + _VALUE)
     return key
 
 
@@ -123,6 +122,6 @@ def counted(values: Iterable[Any]) -> list[Any]:
     """Return ``values`` as a list, each charged for as it comes."""
     counted = []
     for value in values:
-        charge(1)
+        charge(_VALUE)
         counted.append(value)
     return counted
