@@ -96,6 +96,16 @@ async def test_what_a_command_leaves_behind_is_ended(tmp_path: Path) -> None:
         assert (await run(LEAVES_A_CHILD, str(note), "0")).holds is True
 
 
+async def test_what_leaves_the_group_holds_nothing_up(tmp_path: Path) -> None:
+    """A child in a session of its own that keeps the outputs open delays the verdict by about a second, no more."""
+    note = tmp_path / "child"
+    begun = time.monotonic()
+    found = await run(LEAVES_A_CHILD.replace('300)"]', '300)"], start_new_session=True'), str(note), "0", timeout=15)
+    os.kill(int(note.read_text(encoding="utf-8")), signal.SIGKILL)
+    assert found.holds is True
+    assert time.monotonic() - begun < 10
+
+
 async def test_cancelling_ends_the_command(tmp_path: Path) -> None:
     """A cancelled check leaves no process behind."""
     async with child_of(tmp_path) as note, anyio.create_task_group() as tasks:

@@ -1,3 +1,4 @@
+import socket
 from typing import Any
 
 import pytest
@@ -336,6 +337,16 @@ async def test_a_schema_that_cannot_be_applied_is_undecided(schema: dict[str, Js
     found = await look(SLOW_TEXT, schema=schema)
     assert found.holds is None
     assert "schema" in found.evidence
+
+
+async def test_nothing_is_fetched() -> None:
+    """A schema elsewhere is not even asked for."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        found = await look("x", schema={"$ref": f"http://127.0.0.1:{server.getsockname()[1]}/schema.json"})
+        assert found.holds is None
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 @pytest.mark.parametrize(
