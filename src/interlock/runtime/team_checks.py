@@ -1,5 +1,7 @@
 """Whether what a team file says fits together: names that are not there, templates, patterns, schemas, circles."""
 
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,6 +19,8 @@ from interlock.runtime.team_words import did_you_mean, value_at
 from interlock.runtime.yaml_positions import Document, Location, Position
 
 __all__ = ["Checked", "check_team"]
+
+_MAX_REPETITIONS = 100_000
 
 
 @dataclass
@@ -164,6 +168,9 @@ class _Checks:
     def _pattern(self, pattern: str, *at: str | int) -> None:
         import regex  # noqa: PLC0415  (few teams have patterns)
 
+        if _repetitions(pattern) > _MAX_REPETITIONS:  # compiling writes these out, in gigabytes if need be
+            self._say(f"this pattern repeats too much: all its {{n}} together at most {_MAX_REPETITIONS} times", *at)
+            return
         try:
             regex.compile(pattern)
         except (regex.error, RecursionError, OverflowError, ValueError) as error:
@@ -282,6 +289,12 @@ def _strings(value: Any, at: Location) -> Iterator[tuple[Location, str]]:
                 yield from _strings(inner, (*at, key))
         case _:
             pass
+
+
+def _repetitions(pattern: str) -> int:
+    """Return at least how often the most repeated part of a regular expression is repeated."""
+    counts = (int(digits[:9]) for digits in re.findall(r"\{([0-9]+)", pattern))
+    return math.prod(count for count in counts if count)
 
 
 def _is_http_url(url: str) -> bool:

@@ -200,6 +200,14 @@ def test_a_text_that_stands_for_each_is_found_by_position() -> None:
     assert parse_team(text, VALID).team.plan[0].for_each == Files(files=("a/*.md", "b/**/*.md"))
 
 
+@pytest.mark.parametrize("pattern", ["a{99999999}", "(?:" * 20 + "a" + "){2}" * 20])
+def test_a_pattern_that_would_eat_the_memory_is_refused(pattern: str) -> None:
+    """Repetitions are written out when a pattern is compiled, so they are counted before."""
+    text = VALID.read_text().replace(r"'\.$'", repr(pattern))
+    (message,) = messages_of(text)
+    assert message.startswith("this pattern repeats too much")
+
+
 def test_loading_is_fast() -> None:
     """Reading a team costs less than 0.3 s of CPU in a fresh process, beyond importing the protocol."""
     code = (
