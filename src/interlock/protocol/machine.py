@@ -107,6 +107,8 @@ class TaskState:
     stands: int | None = None
     """The attempt whose output is the task's."""
     reason: str = ""
+    label: str = ""
+    """What people call the task's item."""
     usage: Usage = field(default_factory=Usage)
     began: datetime | None = None
     ended: datetime | None = None
@@ -273,7 +275,7 @@ def _evolve_job(state: JobState, entry: Entry) -> JobState:
         case PlanRejected():
             fits, following = state.submitted is not None, replace(state, rejected=message)
         case JobClosed():
-            fits, following = state.submitted is not None, replace(state, closed=message)
+            fits, following = state.submitted is not None and not state.open, replace(state, closed=message)
         case QuestionAsked() | QuestionAnswered():
             fits, following = state.submitted is not None, state
         case TaskAssigned() | TaskResult() | TaskVerdict() | TaskClosed() | EffectIntended():
@@ -338,8 +340,9 @@ def _evolve_task(state: JobState, task: TaskState | None, entry: Entry) -> JobSt
 
 def _within(task: TaskState, message: EffectIntended | QuestionAsked | QuestionAnswered) -> bool:
     """Whether ``message`` belongs to the attempt that is under way; a person need not name it in an answer."""
-    named = isinstance(message, QuestionAnswered) or message.attempt == task.current.number
-    return task.phase is Phase.ASSIGNED and named
+    return task.phase is Phase.ASSIGNED and (
+        isinstance(message, QuestionAnswered) or message.attempt == task.current.number
+    )
 
 
 def _assigned(state: JobState, task: TaskState | None, message: TaskAssigned, entry: Entry) -> JobState:
@@ -349,7 +352,14 @@ def _assigned(state: JobState, task: TaskState | None, message: TaskAssigned, en
     attempt = Attempt(message.attempt, message.role)
     if task is None:
         task = TaskState(
-            message.task, message.step, message.index, entry.seq, Phase.ASSIGNED, (attempt,), began=message.at
+            message.task,
+            message.step,
+            message.index,
+            entry.seq,
+            Phase.ASSIGNED,
+            (attempt,),
+            label=message.label,
+            began=message.at,
         )
         step = replace(step, open=step.open + 1)
     else:

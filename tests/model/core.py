@@ -1,0 +1,89 @@
+"""The code under test, as it is or with one guard taken out.
+
+The searches run the real ``evolve`` and ``decide``. To show that each of their guards matters, the same two modules
+are loaded from a changed source text, and the searches must then find what goes wrong.
+"""
+
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from interlock.protocol import decide, machine
+
+__all__ = ["REAL", "Core", "Mutation", "mutated"]
+
+_MODULES = {"machine": machine, "decide": decide}
+
+
+@dataclass(frozen=True)
+class Core:
+    """The pure functions that a search runs. ``machine`` and ``decide`` are the modules, real or mutated."""
+
+    machine: Any
+    decide: Any
+
+    @property
+    def evolve(self) -> Callable[..., Any]:
+        """``interlock.protocol.machine.evolve``, possibly mutated."""
+        function: Callable[..., Any] = self.machine.evolve
+        return function
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One change of the source: ``old``, which must stand there exactly once, becomes ``new``."""
+
+    module: str
+    old: str
+    new: str
+
+
+class MutationOutdated(AssertionError):
+    """The source no longer holds the text that a mutation changes."""
+
+    def __init__(self, mutation: Mutation, count: int) -> None:
+        super().__init__(
+            f"{mutation.module}.py holds {mutation.old!r} {count} times, not once: bring the mutation up to date"
+        )
+
+
+REAL = Core(machine, decide)
+
+
+def mutated(*mutations: Mutation) -> Core:
+    """Return the core with ``mutations`` applied.
+
+    :raises MutationOutdated: a text to change does not stand in the source exactly once
+    """
+    with _restored():
+        modules = {}
+        for name in _MODULES:
+            modules[name] = _load(name, [one for one in mutations if one.module == name])
+        return Core(**modules)
+
+
+@contextmanager
+def _restored() -> Iterator[None]:
+    try:
+        yield
+    finally:
+        sys.modules.update({f"interlock.protocol.{name}": module for name, module in _MODULES.items()})
+
+
+def _load(name: str, mutations: list[Mutation]) -> types.ModuleType:
+    path = Path(str(_MODULES[name].__file__))
+    source = path.read_text(encoding="utf-8")
+    for mutation in mutations:
+        if source.count(mutation.old) != 1:
+            raise MutationOutdated(mutation, source.count(mutation.old))
+        source = source.replace(mutation.old, mutation.new)
+    full = f"interlock.protocol.{name}"
+    module = types.ModuleType(full)
+    module.__file__ = str(path)
+    sys.modules[full] = module  # dataclasses look their module up; decide imports the mutated machine from here
+    exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102  (our own source with one line changed)
+    return module

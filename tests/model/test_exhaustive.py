@@ -1,0 +1,143 @@
+"""Every state of small worlds: what the chain promises holds in all of them, and without the chain it does not.
+
+``INTERLOCK_MODEL=large`` also runs the larger searches (minutes instead of seconds).
+"""
+
+import os
+
+import pytest
+from tests.model.explore import Finding, broken_laws, check_refusals, explore
+from tests.model.laws import Violation
+from tests.model.world import Crew, Scenario, step
+
+CREW = Crew(managers=2, workers=2, verifiers=1)
+"""The processes of a search that keeps each of them; without, any number of them takes part."""
+
+ITEMS = (step("s", for_each=True),)
+CHAINED = (step("a"), step("b", needs=("a",)))
+FAN_IN = (step("a", for_each=True, attempts=2), step("b", needs=("a",), attempts=2))
+FAN_OUT = (step("a", attempts=2), step("b", needs=("a",), for_each=True, attempts=2))
+
+DEFAULT = {
+    "two items, three attempts, with the crew": (Scenario(ITEMS, {"s": 2}, crew=CREW), 14_250),
+    "two items, three attempts, killed": (Scenario(ITEMS, {"s": 2}, kill=True), 13_104),
+    "two chained steps, killed, with the crew": (Scenario(CHAINED, kill=True, crew=CREW), 6_319),
+    "two items, then a step that needs them, killed": (Scenario(FAN_IN, {"a": 2}, kill=True), 12_909),
+    "a step, then two items that need it, killed": (Scenario(FAN_OUT, {"b": 2}, kill=True), 8_163),
+    "an empty list, then a step that needs it": (Scenario((step("a", for_each=True), CHAINED[1]), {"a": 0}), 68),
+    "three items, two at once, killed": (
+        Scenario((step("a", for_each=True, attempts=2),), {"a": 3}, parallel=2, kill=True, verdicts=("pass", "fail")),
+        8_352,
+    ),
+    "two steps, one task at once, views are beginnings of the log": (
+        Scenario(
+            (step("a", for_each=True, attempts=1), step("b", attempts=1)),
+            {"a": 2},
+            parallel=1,
+            ordered=True,
+            verdicts=("pass", "fail"),
+            kill=True,
+        ),
+        7_809,
+    ),
+    "workers that repeat themselves": (Scenario((step("s"),), outputs=("new", "same"), crew=CREW), 595),
+    "attempts with effects": (Scenario((step("s", attempts=2),), effects="head", crew=CREW), 684),
+    "one entry out of turn": (Scenario((step("s", attempts=2),), forgeries=1, verdicts=("pass", "fail")), 1_430),
+    "one entry out of turn, views are beginnings of the log": (
+        Scenario((step("s", attempts=1),), forgeries=1, verdicts=("pass", "fail"), ordered=True),
+        0,
+    ),
+    "one entry out of turn, two chained steps": (
+        Scenario((step("a", attempts=1), step("b", needs=("a",), attempts=2)), forgeries=1, verdicts=("pass", "fail")),
+        3_627,
+    ),
+}
+
+LARGE = {
+    "two items, three attempts, killed, with the crew": Scenario(ITEMS, {"s": 2}, kill=True, crew=CREW),
+    "two items of three attempts, then a step of three": Scenario(
+        (step("a", for_each=True), CHAINED[1]), {"a": 2}, kill=True
+    ),
+    "two entries out of turn": Scenario(
+        (step("a", attempts=1), step("b", needs=("a",), attempts=1)), forgeries=2, verdicts=("pass", "fail")
+    ),
+    "every step of every process, one attempt, killed": Scenario(
+        (step("s", attempts=1),), reduced=False, kill=True, crew=CREW
+    ),
+    "every step of every process, two attempts": Scenario(
+        (step("s", attempts=2),), reduced=False, verdicts=("pass", "fail"), crew=CREW
+    ),
+}
+
+large = pytest.mark.skipif(os.environ.get("INTERLOCK_MODEL") != "large", reason="INTERLOCK_MODEL=large runs it")
+
+
+def _report(name: str, found: Finding) -> None:
+    print(f"{name}: {found.states} states, {found.logs} logs, {found.ends} ends, {found.seconds:.1f} s")  # noqa: T201
+
+
+@pytest.mark.parametrize("name", DEFAULT)
+def test_every_state_keeps_the_laws_and_can_end(name: str) -> None:
+    """No entry of any reachable log breaks a law, the only dead ends are closed jobs, and every state leads to one."""
+    scenario, states = DEFAULT[name]
+    found = explore(scenario)
+    _report(name, found)
+    assert found.ends > 0
+    assert found.states == states, "the search grew or shrank: say why in the commit, and write the new number here"
+
+
+@large
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", LARGE)
+def test_every_state_of_larger_worlds_keeps_the_laws(name: str) -> None:
+    """The same holds where the search takes minutes."""
+    _report(name, explore(LARGE[name], limit=50_000_000))
+
+
+@pytest.mark.parametrize(("managers", "workers"), [(1, 2), (2, 1)])
+def test_the_reduced_search_finds_every_log_of_the_plain_one(managers: int, workers: int) -> None:
+    """Leaving out what can have no effect loses no log, nor does giving up on who is who."""
+    crew = Crew(managers, workers, verifiers=1)
+    steps, verdicts = (step("s", attempts=2),), ("pass", "fail")
+    plain = explore(Scenario(steps, verdicts=verdicts, reduced=False, crew=crew), keep=True)
+    reduced = explore(Scenario(steps, verdicts=verdicts, crew=crew), keep=True)
+    anybody = explore(Scenario(steps, verdicts=verdicts), keep=True)
+    assert plain.states > 100 * reduced.states
+    assert plain.heads == reduced.heads == anybody.heads
+
+
+WITHOUT_CAS = {
+    "nothing is said twice in the job's chain",
+    "no attempt is assigned twice",
+    "no attempt has two standing verdicts",
+    "no result enters after its task moved on",
+    "no task is closed twice",
+    "nothing enters after the job is closed",
+}
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_without_the_compare_and_set_the_laws_break(kill: bool) -> None:
+    """A broker that takes every entry lets tasks be closed twice, attempts be judged twice and late results in."""
+    broken = broken_laws(Scenario((step("s", attempts=2),), cas=False, kill=kill))
+    for law, way in broken.items():
+        print(f"{law}:\n    " + "\n    ".join(way))  # noqa: T201
+    assert set(broken) >= WITHOUT_CAS
+    assert not kill or "no job is closed while a task is open" in broken
+
+
+def test_the_crew_breaks_the_laws_without_the_compare_and_set() -> None:
+    """Two managers, two workers and one verifier are enough for it."""
+    with pytest.raises(Violation):
+        explore(Scenario((step("s", attempts=2),), cas=False, crew=CREW))
+
+
+def test_a_worker_that_answers_its_assignment_after_an_effect_can_block_its_task() -> None:
+    """An attempt that is taken up again has to answer the chain's head, or a job may never end."""
+    with pytest.raises(Violation, match="no job stops before its end"):
+        explore(Scenario((step("s", attempts=1),), effects="assignment", crew=CREW))
+
+
+def test_the_machine_refuses_what_was_told_before_and_what_answers_another_head() -> None:
+    """After every log, an entry seen before changes nothing, and an entry with another ``answers`` moves nothing."""
+    assert check_refusals(Scenario((step("s", attempts=2),), kill=True)) > 2_000
