@@ -429,12 +429,7 @@ _TASK_FORGERIES = (
     Fact("intended", 3),
 )
 
-_JOB_FORGERIES = (
-    Fact("submitted"),
-    Fact("planned"),
-    Fact("expanded", detail="nothing=1"),
-    Fact("ended", detail="failed"),
-)
+_JOB_FORGERIES = (Fact("submitted"), Fact("planned"), Fact("expanded", detail="nothing=1"))
 
 
 def _forgeries_of(chain: int, *, in_order: bool) -> tuple[Fact, ...]:
