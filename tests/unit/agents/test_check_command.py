@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from interlock.agents.checks import command
 from interlock.agents.checks.registry import evaluate
 from interlock.protocol.base import Json
 from interlock.protocol.criteria import CommandCriterion
@@ -23,8 +24,8 @@ time.sleep(float(sys.argv[2]))
 
 
 async def run(code: str, *arguments: str, output: Json = None, timeout: float = 20) -> CriterionVerdict:  # noqa: ASYNC109 -- the criterion's own name
-    command = (sys.executable, "-c", code, *arguments)
-    return await evaluate(CommandCriterion(command=command, timeout=timeout, name="tests"), output)
+    program = (sys.executable, "-c", code, *arguments)
+    return await evaluate(CommandCriterion(command=program, timeout=timeout, name="tests"), output)
 
 
 async def test_the_command_gets_the_output_as_json() -> None:
@@ -90,10 +91,24 @@ async def test_time_runs_out_for_the_whole_group(tmp_path: Path) -> None:
     assert time.monotonic() - begun < 10
 
 
-async def test_what_a_command_leaves_behind_is_ended(tmp_path: Path) -> None:
+async def test_what_a_command_leaves_behind_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child that outlives its command, and holds its outputs open, is ended with it; the exit still counts."""
+    monkeypatch.setattr(command, "_DRAIN_SECONDS", 60)
     async with child_of(tmp_path) as note:
-        assert (await run(LEAVES_A_CHILD, str(note), "0")).holds is True
+        with anyio.fail_after(15):
+            assert (await run(LEAVES_A_CHILD, str(note), "0")).holds is True
+
+
+async def test_no_output_fills_the_memory() -> None:
+    """Of however much a command prints, only the end is kept while it runs."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for number in range(100):
+            yield bytes([number]) * 1000
+
+    tail = command._Tail()
+    await tail.read(chunks())
+    assert tail.kept == (b"".join([bytes([number]) * 1000 for number in range(95, 100)]))[-4096:]
 
 
 async def test_what_leaves_the_group_holds_nothing_up(tmp_path: Path) -> None:

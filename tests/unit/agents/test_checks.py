@@ -231,7 +231,9 @@ async def test_repetition_is_found(text: str, evidence: str) -> None:
     assert evidence in found.evidence
 
 
-@pytest.mark.parametrize("text", ["", "Dr. Smith met Dr. Jones.", "the team runs the plan, the team runs code"])
+@pytest.mark.parametrize(
+    "text", ["", "Dr. Smith met him. Dr. Jones did not.", "the team runs the plan, the team runs code"]
+)
 async def test_no_repetition_is_found_where_there_is_none(text: str) -> None:
     """Abbreviations and short common runs are no repetition."""
     assert await holds(text, check="no_repetition") is True

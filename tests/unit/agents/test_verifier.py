@@ -211,7 +211,7 @@ async def test_a_judge_that_fails_is_undecided(assigned: Assign, claimed: Claim,
     error = ModelTimedOut("http://model.test/v1", "fake", 5)
     said = await judge_result(assigned(criteria=[POLITE]), claimed(output="hello"), AGENT, fake_model(error), SETTINGS)
     assert said.verdict == "uncertain"
-    assert str(error) in said.criteria[1].evidence
+    assert said.criteria[1].evidence == f"the judge did not answer: {error}"
 
 
 NONSENSE = [
