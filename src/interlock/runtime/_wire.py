@@ -56,13 +56,25 @@ class _Waiting:
     reply: "asyncio.Future[Msg | BusError]"
 
 
+class _Client(Client):
+    """nats-py's client, except that a cancelled round trip does not end its reading loop, and with it the connection.
+
+    It sets the result of the future of each PONG, also where the waiting task was cancelled or gave up meanwhile.
+    """
+
+    async def _process_pong(self) -> None:
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
+
 class Wire:
     """A connection; open one with ``Wire.open``."""
 
     def __init__(self, address: BrokerAddress, name: str) -> None:
         self.address = address
         self._name = name
-        self._client = Client()
+        self._client: Client = _Client()
         self._up = anyio.Event()
         self._lost_watchers: set[Callable[[], None]] = set()
         self._waiting: dict[str, _Waiting] = {}
@@ -168,6 +180,7 @@ class Wire:
         """
         if not self.is_up:
             raise BrokerUnreachable(self.address.url, self._reason)
+        self._denied_subscriptions.discard(subject.lower())
         try:
             subscription = await self._client.subscribe(
                 subject, cb=receive, pending_msgs_limit=0, pending_bytes_limit=0
@@ -192,7 +205,7 @@ class Wire:
             _log.debug("a subscription to %s ended with its connection: %s", subscription.subject, error)
 
     async def _dial(self, seconds: float) -> None:
-        self._client, self._refusal = Client(), None
+        self._client, self._refusal = _Client(), None
         with anyio.move_on_after(seconds) as self._dialling:
             await self._client.connect(
                 self.address.url,

@@ -230,8 +230,8 @@ class Bus:
             with suppress(anyio.WouldBlock, anyio.BrokenResourceError, anyio.ClosedResourceError, ValueError):
                 send.send_nowait(Live(message.subject.removeprefix(prefix), json.loads(message.data)))
 
-        subscription = await self._wire.subscribe(live_subject(self.ns, job, ">"), hear)
         with send, receive:
+            subscription = await self._wire.subscribe(live_subject(self.ns, job, ">"), hear)
             try:
                 yield receive
             finally:

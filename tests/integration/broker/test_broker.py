@@ -147,6 +147,8 @@ async def test_dies_with_a_killed_parent(tmp_path: Path) -> None:
         await helper.wait()
         await _until(lambda: _is_gone(pid))
     finally:
+        if helper.returncode is None:
+            helper.kill()
         await helper.aclose()
     async with embedded_broker(tmp_path) as address, _client(address) as client:
         assert client.is_connected

@@ -1,0 +1,28 @@
+"""Progress that nobody keeps, and the list of jobs."""
+
+import anyio
+
+from interlock.runtime.bus import Bus, Live
+from tests.integration.bus.messages import assigned, submitted
+
+
+async def test_a_listener_hears_the_progress_of_its_job(bus: Bus) -> None:
+    """Events of the job come in order with their payload; those of other jobs do not."""
+    async with bus.listen("mine") as events:
+        await bus.announce("yours", "step.started", {"step": "x"})
+        await bus.announce("mine", "step.started", {"step": "s"})
+        await bus.announce("mine", "token", "hello")
+        with anyio.fail_after(5):
+            assert [await anext(events), await anext(events)] == [
+                Live("step.started", {"step": "s"}),
+                Live("token", "hello"),
+            ]
+
+
+async def test_jobs_are_those_that_were_submitted(bus: Bus) -> None:
+    """Every job in the log is listed once, whatever else is in there."""
+    assert await bus.jobs() == []
+    for job in ("b-2", "a-1"):
+        await bus.append(submitted(bus.ns, job))
+    await bus.append(assigned(bus.ns, "a-1"))
+    assert await bus.jobs() == ["a-1", "b-2"]
