@@ -18,6 +18,7 @@ MAX_BODY = 64 * 1024 * 1024
 """The most bytes of a body at all."""
 
 _PROBLEMS_SHOWN = 5
+_TEXT_SHOWN = 200
 
 
 class StoredBody(Strict):
@@ -66,9 +67,12 @@ def decode(body: bytes) -> Message | StoredBody:
     if len(body) > MAX_BODY:
         raise BodyTooLarge(len(body), MAX_BODY)
     try:
-        return _WIRE.validate_json(body)
+        message = _WIRE.validate_json(body)
     except ValidationError as error:
         raise _explain(body, error) from None
+    if "v" not in message.model_fields_set:
+        raise VersionUnknown(None, VERSION)
+    return message
 
 
 def _explain(body: bytes, error: ValidationError) -> Exception:
@@ -80,12 +84,21 @@ def _explain(body: bytes, error: ValidationError) -> Exception:
     if not isinstance(document, dict):
         return BodyNotJson(f"it is {_json_type(document)}")
     if (version := document.get("v")) != VERSION:
-        return VersionUnknown(version, VERSION)
+        return VersionUnknown(_brief(version), VERSION)
     if (kind := document.get("kind")) not in _KINDS:
-        return KindUnknown(kind, _KINDS)
-    told = [f"{'.'.join(str(part) for part in problem['loc'][1:]) or kind}: {problem['msg']}" for problem in problems]
-    more = [f"and {len(told) - _PROBLEMS_SHOWN} more"] if len(told) > _PROBLEMS_SHOWN else []
+        return KindUnknown(_brief(kind), _KINDS)
+    told = [
+        f"{_brief('.'.join(str(part) for part in problem['loc'][1:])) or kind}: {_brief(problem['msg'])}"
+        for problem in problems[: _PROBLEMS_SHOWN + 1]
+    ]
+    more = [f"and {len(problems) - _PROBLEMS_SHOWN} more"] if len(told) > _PROBLEMS_SHOWN else []
     return MessageInvalid(str(kind), (*told[:_PROBLEMS_SHOWN], *more))
+
+
+def _brief(value: Any) -> Any:
+    """Return ``value``, or how its text begins: an error can be read and logged whatever was sent."""
+    text = str(value)
+    return value if len(text) <= _TEXT_SHOWN else f"{text[:_TEXT_SHOWN]}..."
 
 
 def _json_type(value: Any) -> str:
