@@ -47,6 +47,8 @@ def work_messages(assignment: TaskAssigned, agent: Agent, form: Form) -> tuple[C
     redo = _redo(assignment.feedback, assignment.earlier)
     if not redo:
         return ChatMessage("system", system), ChatMessage("user", task)
+    if agent.redo == "fresh":
+        return ChatMessage("system", system), ChatMessage("user", f"{redo}\n\n{task}")
     shown = as_text(assignment.earlier.output) if assignment.earlier and assignment.earlier.output is not None else ""
     if not shown:  # many models take no two messages of the user in a row
         return ChatMessage("system", system), ChatMessage("user", f"{task}\n\n{redo}")

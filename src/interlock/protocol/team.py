@@ -67,6 +67,9 @@ class Agent(Strict):
     """What the agent is told about itself, in every conversation."""
     strategy: Literal["direct", "cot"] = "direct"
     """How a worker thinks: ``direct`` answers at once, ``cot`` writes its reasoning first."""
+    redo: Literal["revise", "fresh"] = "revise"
+    """What a worker is shown when it does a task again: ``revise`` its last answer and the objections, ``fresh`` the
+    objections only. Small models copy what they are shown."""
     model: ModelSettings | None = None
     """Left out: the team's model."""
 

@@ -91,6 +91,18 @@ def test_a_redo_adds_and_changes_nothing_before(assigned: Assign) -> None:
     )
 
 
+def test_a_fresh_redo_hides_the_earlier_answer(assigned: Assign) -> None:
+    """An agent that would copy its wrong answer is told the objections and not shown the answer."""
+    feedback = [{"attempt": 1, "criteria": [not_held("words", "9 words", "Drop 2.")]}]
+    earlier = AttemptSummary(attempt=1, output="a wrong answer")
+    afresh = WORKER.model_copy(update={"redo": "fresh"})
+    messages = work_messages(assigned(attempt=2, feedback=feedback, earlier=earlier), afresh, direct(None))
+    assert [message.role for message in messages] == ["system", "user"]
+    assert "- words: 9 words. Drop 2." in messages[1].content
+    assert messages[1].content.endswith("Say hello.")
+    assert "a wrong answer" not in messages[1].content
+
+
 def test_older_feedback_is_told_once(assigned: Assign) -> None:
     """What earlier attempts broke and the last did not is recalled; what could not be decided is not held up to it."""
     unsure = CriterionVerdict(criterion="judge", holds=None, evidence="the judge timed out")
