@@ -111,7 +111,9 @@ def parse_log_subject(subject: str) -> LogSubject:
     :raises SubjectInvalid: it is no subject of the log
     """
     match subject.split("."):
-        case ["il", ns, "log", part, job, task, kind, *role] if part.isdecimal() and len(role) <= 1:
+        case ["il", ns, "log", part, job, task, kind, *role] if (
+            len(role) <= 1 and part.isascii() and part.isdecimal() and all((ns, job, task, kind, *role))
+        ):
             chained = not task.endswith(_RECORD_MARK)
             return LogSubject(
                 ns, int(part), job, task.removesuffix(_RECORD_MARK), kind, role[0] if role else None, chained
