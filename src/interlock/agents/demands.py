@@ -53,7 +53,12 @@ def _whole_demand(criterion: CommandCriterion | JudgeCriterion | SchemaCriterion
         case SchemaCriterion():
             return f"valid against the JSON Schema {canonical_json(criterion.schema_)}"
         case CommandCriterion():
-            return one_line(f"accepted by the command {' '.join(criterion.command)}")
+            return one_line(f"accepted by the command {' '.join(map(_without_folder, criterion.command))}")
+
+
+def _without_folder(word: str) -> str:
+    """Return a word of a command; of an absolute path only the name: a machine's folders say nothing to a model."""
+    return word.rpartition("/")[2] if word.startswith("/") else word
 
 
 def _field_demand(criterion: _FieldCriterion) -> str:

@@ -145,7 +145,7 @@ class CommandCriterion(_Criterion):
     """The command exits 0 with the output as JSON on its standard input."""
 
     command: tuple[str, ...] = Field(min_length=1)
-    """Program and arguments; no shell is involved."""
+    """Program and arguments; no shell is involved. What begins with ``./`` or ``../`` is relative to the team file."""
     timeout: float = Field(default=30, gt=0, le=3600)
     """Seconds; a command that runs longer is ended and the criterion is uncertain."""
 

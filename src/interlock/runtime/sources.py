@@ -21,6 +21,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from interlock.protocol.base import Json
+from interlock.protocol.criteria import AnyCriterion, CommandCriterion
 from interlock.protocol.team import Files, Input, InputType, JsonLines, Step, Team
 from interlock.runtime.input_types import expected, fits, fits_frozen, shown
 from interlock.runtime.teamfile import LoadedTeam
@@ -154,7 +155,7 @@ class FrozenJob:
     """What a job is made of, free of any file."""
 
     team: Team
-    """The team with the items of ``files`` and ``jsonl`` written out."""
+    """The team with the items of ``files`` and ``jsonl`` written out, and the files of commands by absolute paths."""
     inputs: dict[str, Json]
     """Every input of the team; one that is not required and was not given is None."""
 
@@ -242,6 +243,8 @@ def _default(name: str, spec: Input, reader: "_Reader", home: Path) -> Json:
 
 def _frozen_step(step: Step, reader: "_Reader", home: Path) -> Step:
     wanted_by = f"step {step.step!r}"
+    criteria = tuple(_placed(criterion, home, wanted_by) for criterion in step.verify.criteria)
+    step = step.model_copy(update={"verify": step.verify.model_copy(update={"criteria": criteria})})
     match step.for_each:
         case Files(files=globs):
             items = reader.files([globs] if isinstance(globs, str) else globs, home, wanted_by)
@@ -250,6 +253,23 @@ def _frozen_step(step: Step, reader: "_Reader", home: Path) -> Step:
         case _:
             return step
     return step.model_copy(update={"for_each": tuple(items)})
+
+
+def _placed(criterion: AnyCriterion, home: Path, wanted_by: str) -> AnyCriterion:
+    """Return a command with its ``./FILE`` and ``../FILE`` made absolute: who runs it stands in another folder."""
+    if not isinstance(criterion, CommandCriterion):
+        return criterion
+    command = tuple(
+        str(_beside(home, word, wanted_by)) if word.startswith(("./", "../")) else word for word in criterion.command
+    )
+    return criterion.model_copy(update={"command": command})
+
+
+def _beside(home: Path, word: str, wanted_by: str) -> Path:
+    path = home.absolute() / word
+    if "{{" not in word and not path.exists():  # later it would look as if the command refused the worker's answer
+        raise SourceMissing(path, wanted_by)
+    return path
 
 
 def _from_texts(name: str, spec: Input | None, texts: Sequence[str], reader: "_Reader") -> Json:
