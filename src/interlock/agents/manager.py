@@ -33,6 +33,9 @@ __all__ = ["Planner", "Stamp", "verifier_of"]
 _LABEL = 80
 """The most characters of a label."""
 
+_OF_AN_ITEM = ({"index", "item", "output"}, {"index", "item", "reason"})
+"""The keys of what templates see of one task of a step."""
+
 _Message = TypeVar("_Message", bound=Envelope)
 
 
@@ -243,7 +246,12 @@ def verifier_of(team: Team, step: Step) -> str:
 
 
 def _label(item: Json) -> str:
-    """Return what people call an item: its path, name, title or id, or the item itself where it is a short text."""
+    """Return what people call an item: its path, name, title or id, or the item itself where it is a short text.
+
+    An entry of ``steps.NAME.results`` or ``.failures`` is called as the item that it is about.
+    """
+    if isinstance(item, dict) and item.keys() in _OF_AN_ITEM:
+        return _label(item["item"])
     if isinstance(item, dict):
         item = next((item[key] for key in ("path", "name", "title", "id") if item.get(key) is not None), None)
     text = "" if item is None or isinstance(item, dict | list) else " ".join(str(item).split())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from interlock.protocol.base import Json
 from interlock.runtime.report import Report, TaskReport
 
-__all__ = ["print_jobs", "print_report"]
+__all__ = ["account", "print_jobs", "print_report", "result_text"]
 
 
 def print_report(report: Report) -> None:
@@ -42,8 +42,10 @@ def print_jobs(reports: Sequence[Report]) -> None:
 
 
 def _task_line(task: TaskReport) -> str:
+    name = f"{task.id} {task.label}" if task.label else task.id
+    reason = f": {task.reason}" if task.reason and task.status != "accepted" else ""
+    if not task.attempts:
+        return f"{name}  {task.status}{reason}"
     verdicts = ", ".join(verdict.verdict for verdict in task.verdicts)
     attempts = f"{task.attempts} attempt{'' if task.attempts == 1 else 's'}"
-    reason = f": {task.reason}" if task.reason and task.status != "accepted" else ""
-    name = f"{task.id} {task.label}" if task.label else task.id
-    return f"{name}  {task.status} after {attempts} ({verdicts or 'no verdict'}){reason}"
+    return f"{name}  {task.agent}  {task.status} after {attempts} ({verdicts or 'no verdict'}){reason}"

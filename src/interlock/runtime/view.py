@@ -13,7 +13,7 @@ from interlock.runtime.client import Progress
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["PlainView", "View", "open_view"]
+__all__ = ["LiveView", "PlainView", "Redraw", "View", "describe", "draw", "open_view"]
 
 _EVENTS_SHOWN = 8
 _REFRESH = 0.1
@@ -46,7 +46,7 @@ class PlainView:
             if line := describe(entry, progress.state):
                 self.say(line)
         now = time.monotonic()
-        if progress.state.order and not progress.state.closed and now - self._summarised >= _SUMMARY_EVERY:
+        if progress.state.tasks and not progress.state.closed and now - self._summarised >= _SUMMARY_EVERY:
             self._summarised = now
             self.say("; ".join(_summary(progress.state.steps[name]) for name in progress.state.order))
 
@@ -126,7 +126,7 @@ def describe(entry: Entry, state: JobState) -> str:
         case JobSubmitted():
             return f"job {message.job}: {message.goal or message.team.description or message.team.team}"
         case PlanExpanded():
-            return f"{message.step}: {message.reason or f'{message.items} tasks'}"
+            return f"{message.step}: {message.reason or _counted(message.items, 'task')}"
         case TaskAssigned() if message.attempt > 1:
             return f"{_name(state, message.task)}: attempt {message.attempt} by {message.role.partition('@')[0]}"
         case TaskVerdict() if message.verdict != "pass":
@@ -141,6 +141,10 @@ def describe(entry: Entry, state: JobState) -> str:
             return f"job {message.job}: {message.status}" + (f": {message.reason}" if message.reason else "")
         case _:
             return ""
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _name(state: JobState, task: str) -> str:
