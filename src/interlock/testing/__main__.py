@@ -5,6 +5,7 @@ import asyncio
 import runpy
 import signal
 import sys
+from pathlib import Path
 
 from interlock.testing._script import Answer, Script
 from interlock.testing._server import ScriptedServer
@@ -19,13 +20,28 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=0.0, metavar="SECONDS", help="before the one answer")
     parser.add_argument("--port", type=int, default=0, help="0, the default, takes a free one")
     options = parser.parse_args()
-    script = _load(options.script) if options.script else Answer(options.answer, delay=options.delay)
-    asyncio.run(_serve(script, options.port))
+    try:
+        script = _load(options.script) if options.script else Answer(options.answer, delay=options.delay)
+    except _NoScript as problem:
+        parser.error(str(problem))
+    try:
+        asyncio.run(_serve(script, options.port))
+    except OSError as problem:
+        parser.error(f"port {options.port}: {problem.strerror or problem}")
+
+
+class _NoScript(ValueError):
+    """A reference leads to no script."""
 
 
 def _load(reference: str) -> Script:
-    path, _, name = reference.rpartition(":")
-    script: Script = runpy.run_path(path)[name]
+    path, colon, name = reference.rpartition(":")
+    if not (colon and Path(path).is_file()):
+        raise _NoScript(f"--script {reference}: expected FILE.py:NAME, with a file that is there")
+    found = runpy.run_path(path)
+    if name not in found:
+        raise _NoScript(f"--script {reference}: {path} has no {name!r}")
+    script: Script = found[name]
     return script
 
 
