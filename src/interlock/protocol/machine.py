@@ -170,17 +170,17 @@ class JobState:
     version: int = 0
     """Of the accepted plan; 0 without one."""
     rejected: PlanRejected | None = None
-    steps: HashTrieMap[str, StepState] = field(default_factory=HashTrieMap)
+    steps: HashTrieMap[str, StepState] = field(default_factory=lambda: HashTrieMap({}))
     order: tuple[str, ...] = ()
     """The steps as the plan lists them."""
     queue: tuple[str, ...] = ()
     """The steps whose tasks may begin, in the order in which the log made them ready. It only grows, so that managers
     with views of different age begin tasks in the same order and stay below ``limits.parallel`` together."""
     result_steps: tuple[str, ...] = ()
-    tasks: HashTrieMap[str, TaskState] = field(default_factory=HashTrieMap)
+    tasks: HashTrieMap[str, TaskState] = field(default_factory=lambda: HashTrieMap({}))
     waiting: frozenset[str] = frozenset()
     """Tasks that the manager must move: with a verdict to answer, or with an entry that nobody else can follow."""
-    strays: HashTrieMap[str, int] = field(default_factory=HashTrieMap)
+    strays: HashTrieMap[str, int] = field(default_factory=lambda: HashTrieMap({}))
     """Heads of the chains of tasks that never began, where something stands that is no beginning."""
     usage: Usage = field(default_factory=Usage)
     closed: JobClosed | None = None
