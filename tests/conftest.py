@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from tests.killable_broker import KillableBroker
 
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.broker import embedded_broker
 from interlock.runtime.bus import Bus
-from tests.killable_broker import KillableBroker
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -117,7 +117,7 @@ class Pull:
                 if not error.temporary:
                     raise
                 _log.warning("%s", error)
-            if self._wire.is_up:
+            if self._wire.is_up:  # it is the consumer or a request that is the matter
                 await anyio.sleep(RETRY_SECONDS)
 
     def _end_era(self) -> None:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import anyio
+import anyio.lowlevel
 from nats import errors as nats_errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -37,6 +38,7 @@ REQUEST_SECONDS = 10.0
 _RECONNECT_SECONDS = 0.2
 _DRAIN_SECONDS = 1.0
 _NOBODY = "503"
+_PING = b"PING\r\n"
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"')
 _NOT_CONNECTED = (
     nats_errors.OutboundBufferLimitError,
@@ -57,12 +59,36 @@ class _Waiting:
 
 
 class _Client(Client):
-    """nats-py's client, except that a cancelled round trip does not end its reading loop, and with it the connection.
+    """nats-py's client, with round trips that can be relied on and a break that is told in the moment it is known."""
 
-    It sets the result of the future of each PONG, also where the waiting task was cancelled or gave up meanwhile.
-    """
+    def __init__(self, broken: Callable[[str], None]) -> None:
+        super().__init__()
+        self._broken = broken
+
+    async def _process_op_err(self, e: Exception) -> None:
+        """Begin to reconnect; nats-py tells of it only after it closed the old connection, which can take its time."""
+        if not (self.is_closed or self.is_reconnecting):
+            self._broken(str(e))
+        await super()._process_op_err(e)
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        if not self.is_closed:
+            self._broken(str(self.last_error or "it was closed"))
+        await super()._close(status, do_cbs)
+
+    def forget_unsent(self) -> None:
+        """Drop what would be sent after a reconnect: with ``pending_size=0`` that is what was not flushed yet."""
+        self._pending.clear()
+        self._pending_data_size = 0
+
+    async def _send_ping(self, future: "asyncio.Future[bool] | None" = None) -> None:
+        """Send a PING behind what was sent before; nats-py lets it overtake, so that its PONG would prove nothing."""
+        self._pongs.append(future or asyncio.get_running_loop().create_future())
+        await self._send_command(_PING)
+        await self._flush_pending()
 
     async def _process_pong(self) -> None:
+        """Take a PONG; one that nobody waits for any more would end nats-py's reading loop, and so the connection."""
         if self._pongs and self._pongs[0].done():
             self._pongs[0] = asyncio.get_running_loop().create_future()
         await super()._process_pong()
@@ -74,7 +100,7 @@ class Wire:
     def __init__(self, address: BrokerAddress, name: str) -> None:
         self.address = address
         self._name = name
-        self._client: Client = _Client()
+        self._client = _Client(self._lose)
         self._up = anyio.Event()
         self._lost_watchers: set[Callable[[], None]] = set()
         self._waiting: dict[str, _Waiting] = {}
@@ -107,12 +133,13 @@ class Wire:
     @property
     def is_up(self) -> bool:
         """Whether there is a connection that was alive when last looked at."""
-        return self._up.is_set() and self._client.is_connected
+        return self._up.is_set()
 
     async def wait_up(self) -> None:
         """Wait until there is a connection."""
         while not self._up.is_set():
             await self._up.wait()
+        await anyio.lowlevel.checkpoint()  # whoever tries again in a loop lets the others run
 
     @asynccontextmanager
     async def watching(self, lost: Callable[[], None]) -> AsyncIterator[None]:
@@ -205,7 +232,7 @@ class Wire:
             _log.debug("a subscription to %s ended with its connection: %s", subscription.subject, error)
 
     async def _dial(self, seconds: float) -> None:
-        self._client, self._refusal = _Client(), None
+        self._client, self._refusal = _Client(self._lose), None
         with anyio.move_on_after(seconds) as self._dialling:
             await self._client.connect(
                 self.address.url,
@@ -275,20 +302,26 @@ class Wire:
         if not concerned:
             _log.error("the broker's permissions do not let this user publish to %s", subject)
 
-    async def _on_lost(self) -> None:
-        """Fail at once whatever waits, and drop what nats-py would send after a reconnect."""
-        self._up = anyio.Event()
-        self._client._pending.clear()  # noqa: SLF001 - with pending_size=0 it still resends what was not flushed
-        self._client._pending_data_size = 0  # noqa: SLF001 - belongs to the line above
-        self._settle_waiting("the connection broke")
+    def _lose(self, reason: str) -> None:
+        """Fail at once whatever waits for this connection."""
+        if not self._up.is_set():
+            return
+        self._up, self._reason = anyio.Event(), reason
+        if not self._closing:  # on closing nats-py sends what is left, answers to deliveries for one
+            self._client.forget_unsent()
+        self._settle_waiting(f"the connection broke ({reason})")
         for lost in tuple(self._lost_watchers):
             lost()
         if not self._closing:
-            _log.warning("lost the connection to the broker at %s: %s", self.address, self._reason)
+            _log.warning("lost the connection to the broker at %s: %s", self.address, reason)
+
+    async def _on_lost(self) -> None:
+        self._client.forget_unsent()  # what nats-py itself wrote meanwhile
 
     async def _on_back(self) -> None:
-        self._up.set()
-        _log.info("connected to the broker at %s again", self.address)
+        if self._client.is_connected:
+            self._up.set()
+            _log.info("connected to the broker at %s again", self.address)
 
     async def _on_closed(self) -> None:
         """Dial anew where nats-py gives up for good, as it does when the broker sends it an error it does not know."""
@@ -310,7 +343,7 @@ class Wire:
                 waiting.reply.set_result(ReplyMissing(waiting.subject, reason))
 
 
-async def _hang_up(client: Client) -> None:
+async def _hang_up(client: _Client) -> None:
     try:
         await client.close()
     except (OSError, nats_errors.Error) as error:

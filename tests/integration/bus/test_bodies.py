@@ -4,12 +4,12 @@ import base64
 from pathlib import Path
 
 import pytest
+from tests.integration.bus.messages import READER, assigned
 
 from interlock.protocol.codec import MAX_INLINE, StoredBody, decode, encode
 from interlock.runtime._jetstream import api, direct_get
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import BodyCorrupt, BodyMissing
-from tests.integration.bus.messages import READER, assigned
 
 _LARGE = "a sentence of a large document. " * 40_000
 
@@ -71,7 +71,7 @@ async def test_a_corrupt_body_is_a_typed_error(bus: Bus) -> None:
     """A body that is not what its digest says is refused with both digests, and a follower leaves it out."""
     sequence = await bus.append(assigned(bus.ns, instruction=_LARGE))
     await _overwrite_chunks(bus, b"something else")
-    with pytest.raises(BodyCorrupt, match="the stored body should be .* with sha256:.*has .* with sha256:"):
+    with pytest.raises(BodyCorrupt, match=r"the stored body should be .* with sha256:.*has .* with sha256:"):
         await bus.get(sequence)
     good = assigned(bus.ns, task="good")
     await bus.append(good)

@@ -5,6 +5,9 @@ from collections.abc import AsyncIterator
 import anyio
 import anyio.lowlevel
 import pytest
+from tests.integration.bus.messages import assigned, result
+from tests.integration.bus.proxy import Proxy
+from tests.killable_broker import KillableBroker
 
 from interlock.protocol.codec import encode
 from interlock.protocol.subjects import job_subjects, log_subject
@@ -14,9 +17,6 @@ from interlock.runtime.address import BrokerAddress
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import SubjectForged
 from interlock.runtime.received import Batch
-from tests.integration.bus.messages import assigned, result
-from tests.integration.bus.proxy import Proxy
-from tests.killable_broker import KillableBroker
 
 
 async def _sequences(batches: AsyncIterator[Batch], count: int) -> list[int]:
@@ -129,7 +129,7 @@ async def test_a_message_must_say_what_its_subject_says(bus: Bus) -> None:
     assignment = assigned(bus.ns)
     forged = result(assignment, 1)
     await bus._wire.request(log_subject(assignment), encode(forged))
-    with pytest.raises(SubjectForged, match="a message for .*result.* was published to .*assigned"):
+    with pytest.raises(SubjectForged, match=r"a message for .*result.* was published to .*assigned"):
         await bus.get(1)
     await bus._wire.request(log_subject(assigned(bus.ns, task="mine")), encode(assigned(bus.ns, task="yours")))
     async with bus.follow() as batches:

@@ -1,9 +1,9 @@
 """Progress that nobody keeps, and the list of jobs."""
 
 import anyio
+from tests.integration.bus.messages import assigned, submitted
 
 from interlock.runtime.bus import Bus, Live
-from tests.integration.bus.messages import assigned, submitted
 
 
 async def test_a_listener_hears_the_progress_of_its_job(bus: Bus) -> None:
