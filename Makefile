@@ -16,13 +16,14 @@ COMPILE = $(LOCK_VENV)/bin/uv pip compile --quiet --no-config --universal --pyth
 SUITES := $(wildcard tests/unit tests/property tests/model tests/integration)
 PROJECT_TESTS := tests/unit/test_layout.py $(wildcard tests/unit/test_project_*.py)
 
-.PHONY: help install install-local demo test test-local check format lock clean
+.PHONY: help install install-local demo test test-local search check format lock clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo        run the digest example with a small local model (sets it up first)"
 	@echo "make test        run the tests"
 	@echo "make test-local  run the tests that need the local model"
+	@echo "make search      search larger models of the protocol to exhaustion (minutes)"
 	@echo "make check       formatting, lint, types, layout"
 	@echo "make format      let ruff format and fix what it can"
 	@echo "make lock        write requirements/*.txt anew from pyproject.toml"
@@ -38,6 +39,9 @@ test: install
 
 test-local: install-local
 	$(BIN)/pytest -m local_model tests
+
+search: install
+	INTERLOCK_SEARCH=large $(BIN)/pytest -n auto --maxprocesses 2 --timeout 1800 tests/model
 
 check: install
 	$(BIN)/ruff format --check

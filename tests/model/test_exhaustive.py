@@ -1,6 +1,6 @@
 """Every state of small worlds: what the chain promises holds in all of them, and without the chain it does not.
 
-``INTERLOCK_MODEL=large`` also runs the larger searches (minutes instead of seconds).
+``INTERLOCK_SEARCH=large`` also runs the larger searches (minutes instead of seconds).
 """
 
 import os
@@ -69,7 +69,7 @@ LARGE = {
     ),
 }
 
-large = pytest.mark.skipif(os.environ.get("INTERLOCK_MODEL") != "large", reason="INTERLOCK_MODEL=large runs it")
+large = pytest.mark.skipif(os.environ.get("INTERLOCK_SEARCH") != "large", reason="INTERLOCK_SEARCH=large runs it")
 
 
 def _report(name: str, found: Finding) -> None:
