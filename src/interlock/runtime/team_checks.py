@@ -107,6 +107,9 @@ class _Checks:
         self._agent(step.agent, "worker", *at, "agent")
         if isinstance(step.on_failure, Handover):
             self._agent(step.on_failure.agent, "worker", *at, "on_failure", "agent")
+            if step.on_failure.agent == step.agent:
+                message = f"{step.agent!r} cannot take over from itself: name another worker, or raise 'attempts'"
+                self._say(message, *at, "on_failure", "agent")
         self._verify(at, step)
         for name, kind in (step.output or {}).items():
             if not isinstance(kind, str):

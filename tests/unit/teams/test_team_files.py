@@ -32,6 +32,7 @@ EXPECTED = {
     "duplicate_key": ["19:5: the key 'agent' stands twice, first in line 18"],
     "empty": ["1:1: this file is empty; expected a mapping (key: value)"],
     "for_each_is_text": ["10:15: this gives text, not a list: expected one"],
+    "handover_to_itself": ["24:25: 'reader' cannot take over from itself: name another worker, or raise 'attempts'"],
     "handover_to_nobody": ["24:25: there is no agent 'writer'; workers: reader"],
     "indentation": ["18:4: this does not fit the indentation of the lines above"],
     "item_without_for_each": ["20:7: 'item' is only there in a step with for_each"],
