@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import anyio
 import anyio.lowlevel
 from nats import errors as nats_errors
-from nats.aio.client import Client
+from nats.aio.client import Client, Srv
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
@@ -75,6 +75,12 @@ class _Client(Client):
         if not self.is_closed:
             self._broken(str(self.last_error or "it was closed"))
         await super()._close(status, do_cbs)
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        """Dial; nats-py would leave open the connection of an attempt before this one that broke at its greeting."""
+        if self._transport is not None:
+            self._transport.close()  # type: ignore[no-untyped-call]  # nats-py annotates only some methods
+        await super()._connect_to_server(s)
 
     def forget_unsent(self) -> None:
         """Drop what would be sent after a reconnect: with ``pending_size=0`` that is what was not flushed yet."""

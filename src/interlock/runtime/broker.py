@@ -10,8 +10,8 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -25,6 +25,8 @@ __all__ = ["embedded_broker", "running_broker"]
 
 _log = logging.getLogger(__name__)
 
+_DYING_SECONDS = 3.0
+_POLL_SECONDS = 0.02
 _RESTART_SECONDS = (0.0, 0.2, 1.0, 5.0)
 """How long to wait before each attempt to start again a server that died."""
 
@@ -48,7 +50,7 @@ async def embedded_broker(
     """
     found = find_binary(binary)
     state = Path(os.path.abspath(state))  # noqa: ASYNC240, PTH100 - looks at no disk: links stay as they are
-    with _holding(state) as lock:
+    async with _holding(state) as lock:
         options = ServerOptions(found, state, _secret(state), durable, -1 if port is None else port, (lock,))
         server = await start(options)
         keeper = asyncio.create_task(_keep_alive(server), name="broker keeper")
@@ -64,9 +66,8 @@ def running_broker(state: Path) -> BrokerAddress | None:
     """Return the address of the broker that another process runs on ``state``, None if there is none."""
     try:
         written = json.loads((state / "broker.json").read_text())
-        os.kill(written.pop("pid"), 0)
-        return BrokerAddress(**written)
-    except (OSError, ValueError):
+        return BrokerAddress(**written) if _lives(written.pop("pid")) else None
+    except (OSError, ValueError, KeyError, TypeError):  # none, or being written right now
         return None
 
 
@@ -93,29 +94,60 @@ async def _keep_alive(server: NatsServer) -> None:
             return
 
 
-@contextmanager
-def _holding(state: Path) -> Iterator[int]:
+@asynccontextmanager
+async def _holding(state: Path) -> AsyncIterator[int]:
     """Hold the folder's lock; its descriptor is handed to the server, so that it lasts as long as either lives."""
+    descriptor = _open_lock(state)
     try:
-        state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise StateFolderUnusable(state, error.strerror or str(error)) from None
-    try:
-        _lock(state, descriptor)
+        await _lock(state, descriptor)
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _lock(state: Path, descriptor: int) -> None:
+def _open_lock(state: Path) -> int:
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StateFolderUnusable(state, error.strerror or str(error)) from None
+
+
+async def _lock(state: Path, descriptor: int) -> None:
+    """Take the lock. Where its holder is dead its server is dying too, and is waited for."""
+    with anyio.move_on_after(_DYING_SECONDS):
+        while not _try_lock(descriptor):
+            if (holder := _holder(descriptor)) is None or _lives(holder):
+                raise StateFolderInUse(state, holder)
+            await anyio.sleep(_POLL_SECONDS)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        return
+    raise StateFolderInUse(state, _holder(descriptor))
+
+
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.pread(descriptor, 20, 0).decode().strip()
-        raise StateFolderInUse(state, int(holder) if holder.isdecimal() else None) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        return False
+    return True
+
+
+def _holder(descriptor: int) -> int | None:
+    """Return the process that took the lock, None where it has not written itself down yet."""
+    written = os.pread(descriptor, 20, 0).decode().strip()
+    return int(written) if written.isdecimal() else None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it belongs to somebody else
+        pass
+    return True
 
 
 def _secret(state: Path) -> str:
