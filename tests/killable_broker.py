@@ -51,15 +51,21 @@ class KillableBroker:
 
     async def let_in(self, user: str, permissions: dict[str, Any]) -> BrokerAddress:
         """Make a user with these permissions and return how it logs in."""
-        everything = {"user": self.address.user, "password": self.address.password}
-        users = [everything, {"user": user, "password": "weak", "permissions": permissions}]
+        self._reload([{"user": user, "password": "weak", "permissions": permissions}])
+        address = BrokerAddress(self.address.url, user, "weak")
+        await _until_known(address)
+        return address
+
+    def shut_out(self) -> None:
+        """Take back every user that was made: their connections end."""
+        self._reload([])
+
+    def _reload(self, more_users: list[dict[str, Any]]) -> None:
+        users = [{"user": self.address.user, "password": self.address.password}, *more_users]
         path = self._server.options.state / "nats-server.conf"
         lines = [line for line in path.read_text().splitlines() if not line.startswith("authorization")]
         path.write_text("\n".join([*lines, f"authorization: {json.dumps({'users': users})}"]))
         os.kill(self._server.process.pid, signal.SIGHUP)
-        address = BrokerAddress(self.address.url, user, "weak")
-        await _until_known(address)
-        return address
 
 
 async def _until_known(address: BrokerAddress) -> None:

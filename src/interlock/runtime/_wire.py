@@ -11,6 +11,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -25,6 +26,7 @@ from interlock.runtime.bus_errors import (
     BrokerUnreachable,
     BusError,
     NobodyListens,
+    PayloadTooLarge,
     PublishDenied,
     ReplyMissing,
     SubscribeDenied,
@@ -52,10 +54,10 @@ Receiver = Callable[[Msg], Awaitable[None]]
 
 @dataclass(slots=True)
 class _Waiting:
-    """A request that was sent. Its future gets the reply, or the error to raise."""
+    """A request, or a PING, that was sent. Its future gets the reply, or the ``BusError`` to raise."""
 
     subject: str
-    reply: "asyncio.Future[Msg | BusError]"
+    reply: "asyncio.Future[Any]"
 
 
 class _Client(Client):
@@ -82,12 +84,16 @@ class _Client(Client):
             self._transport.close()  # type: ignore[no-untyped-call]  # nats-py annotates only some methods
         await super()._connect_to_server(s)
 
+    async def ping(self, pong: "asyncio.Future[Any]") -> None:
+        """Send a PING whose PONG sets the result of ``pong``."""
+        await self._send_ping(pong)
+
     def forget_unsent(self) -> None:
         """Drop what would be sent after a reconnect: with ``pending_size=0`` that is what was not flushed yet."""
         self._pending.clear()
         self._pending_data_size = 0
 
-    async def _send_ping(self, future: "asyncio.Future[bool] | None" = None) -> None:
+    async def _send_ping(self, future: "asyncio.Future[Any] | None" = None) -> None:
         """Send a PING behind what was sent before; nats-py lets it overtake, so that its PONG would prove nothing."""
         self._pongs.append(future or asyncio.get_running_loop().create_future())
         await self._send_command(_PING)
@@ -166,9 +172,12 @@ class Wire:
         """Send a message without waiting for anything.
 
         :raises BrokerUnreachable: there is no connection; the message is gone
+        :raises PayloadTooLarge: ``body`` is larger than the broker takes
         """
         if not self.is_up:
             raise BrokerUnreachable(self.address.url, self._reason)
+        if len(body) > self._client.max_payload:
+            raise PayloadTooLarge(subject, len(body), self._client.max_payload)
         try:
             await self._client.publish(subject, body, reply, dict(headers) if headers else None)
         except _NOT_CONNECTED as error:
@@ -188,19 +197,9 @@ class Wire:
         :raises PublishDenied: these credentials may not publish to ``subject``
         :raises NobodyListens: nothing is subscribed to ``subject``
         """
-        token = str(next(self._tokens))
-        waiting = _Waiting(subject, asyncio.get_running_loop().create_future())
-        self._waiting[token] = waiting
-        try:
+        async with self._expecting(subject, seconds) as (token, waiting):
             await self.publish(subject, body, f"{self._inbox}.{token}", headers)
-            async with asyncio.timeout(seconds):
-                reply = await waiting.reply
-        except TimeoutError:
-            raise ReplyMissing(subject, f"{seconds:g} s passed") from None
-        finally:
-            del self._waiting[token]
-        if isinstance(reply, BusError):
-            raise reply
+            reply: Msg = await _answer(waiting)
         if reply.headers and reply.headers.get("Status") == _NOBODY:
             raise NobodyListens(subject)
         return reply
@@ -209,6 +208,7 @@ class Wire:
         """Have ``receive`` called for each message to ``subject``; the broker knows of it on return.
 
         :raises BrokerUnreachable: there is no connection
+        :raises ReplyMissing: the connection broke meanwhile
         :raises SubscribeDenied: these credentials may not read ``subject``
         """
         if not self.is_up:
@@ -218,9 +218,13 @@ class Wire:
             subscription = await self._client.subscribe(
                 subject, cb=receive, pending_msgs_limit=0, pending_bytes_limit=0
             )
-            await self._client.flush()
-        except (*_NOT_CONNECTED, nats_errors.FlushTimeoutError) as error:
+        except _NOT_CONNECTED as error:
             raise BrokerUnreachable(self.address.url, str(error)) from None
+        try:
+            await self._round_trip()
+        except BaseException:
+            await self.unsubscribe(subscription)
+            raise
         if subject.lower() in self._denied_subscriptions:
             await subscription.unsubscribe()
             raise SubscribeDenied(subject)
@@ -236,6 +240,25 @@ class Wire:
                     await subscription.unsubscribe()
         except nats_errors.Error as error:
             _log.debug("a subscription to %s ended with its connection: %s", subscription.subject, error)
+
+    @asynccontextmanager
+    async def _expecting(self, subject: str, seconds: float) -> AsyncIterator[tuple[str, _Waiting]]:
+        """Have a reply to something waited for inside the block, for ``seconds`` or until the connection breaks."""
+        token = str(next(self._tokens))
+        waiting = self._waiting[token] = _Waiting(subject, asyncio.get_running_loop().create_future())
+        try:
+            async with asyncio.timeout(seconds):
+                yield token, waiting
+        except TimeoutError:
+            raise ReplyMissing(subject, f"{seconds:g} s passed") from None
+        finally:
+            del self._waiting[token]
+
+    async def _round_trip(self) -> None:
+        """Wait until the broker has taken in everything that was sent before."""
+        async with self._expecting("PING", REQUEST_SECONDS) as (_, waiting):
+            await self._client.ping(waiting.reply)
+            await _answer(waiting)
 
     async def _dial(self, seconds: float) -> None:
         self._client, self._refusal = _Client(self._lose), None
@@ -347,6 +370,13 @@ class Wire:
         for waiting in self._waiting.values():
             if not waiting.reply.done():
                 waiting.reply.set_result(ReplyMissing(waiting.subject, reason))
+
+
+async def _answer(waiting: _Waiting) -> Any:
+    answer = await waiting.reply
+    if isinstance(answer, BusError):
+        raise answer
+    return answer
 
 
 async def _hang_up(client: _Client) -> None:

@@ -213,6 +213,7 @@ class Bus:
         """Tell whoever listens right now about progress of a job; ``event`` is a subject's token or several.
 
         :raises BrokerUnreachable: there is no connection
+        :raises PayloadTooLarge: ``payload`` is larger than the broker takes
         """
         await self._wire.publish(live_subject(self.ns, job, event), json.dumps(payload).encode())
 
@@ -221,6 +222,7 @@ class Bus:
         """Hear the progress of ``job`` inside the block, from now on; a listener that is too slow misses events.
 
         :raises BrokerUnreachable: there is no connection
+        :raises ReplyMissing: the connection broke meanwhile
         :raises SubscribeDenied: these credentials may not listen
         """
         send, receive = anyio.create_memory_object_stream[Live](_LIVE_AHEAD)

@@ -8,6 +8,7 @@
     +-- BrokerRefused        the broker does not let these credentials in
     +-- AppendInDoubt        the connection broke during the append; append the same message again to find out
     +-- PublishDenied        these credentials may not publish there
+    +-- PayloadTooLarge      the broker takes no message of that size
     +-- SubscribeDenied      these credentials may not read there
     +-- ReplyMissing         a request was sent and not answered
     +-- NobodyListens        no stream or consumer stands behind a subject
@@ -31,6 +32,7 @@ __all__ = [
     "EntryMissing",
     "NamespaceWrong",
     "NobodyListens",
+    "PayloadTooLarge",
     "PublishDenied",
     "ReplyMissing",
     "SubjectForged",
@@ -90,6 +92,17 @@ class PublishDenied(BusError):
     def __init__(self, subject: str) -> None:
         self.subject = subject
         super().__init__(f"the broker's permissions do not let this user publish to {subject}")
+
+
+class PayloadTooLarge(BusError):
+    """The broker takes no message of that size."""
+
+    def __init__(self, subject: str, size: int, limit: int) -> None:
+        self.subject = subject
+        self.size = size
+        self.limit = limit
+        """The broker's ``max_payload``, bytes."""
+        super().__init__(f"a message of {size} bytes to {subject} is more than the {limit} that the broker takes")
 
 
 class SubscribeDenied(BusError):

@@ -270,6 +270,24 @@ async def test_a_wrong_password_is_told_at_once(broker: BrokerAddress, ns: str) 
     assert anyio.current_time() - begin < 2
 
 
+async def test_a_user_that_was_shut_out_comes_back_when_let_in_again(killable_broker: KillableBroker, ns: str) -> None:
+    """Where the broker ends the connection for good the bus says so, keeps trying, and works again once it may."""
+    weak = await killable_broker.let_in("weak", {})
+    async with Bus.connect(weak, ns, "weak") as bus, bus.follow() as batches:
+        killable_broker.shut_out()
+        with anyio.fail_after(10):
+            while bus.is_connected:  # noqa: ASYNC110 - the end of the connection is noticed by nats-py
+                await anyio.sleep(0.01)
+            with pytest.raises(BrokerUnreachable):
+                await bus.append(assigned(ns))
+            await killable_broker.let_in("weak", {})
+            await bus.wait_connected()
+            sequence = await bus.append(assigned(ns))
+            async for batch in batches:
+                if [entry.seq for entry in batch.entries] == [sequence]:
+                    break
+
+
 async def test_nobody_at_the_address_is_told_in_time(ns: str) -> None:
     """A broker that is not there is given up after ``connect_seconds``."""
     async with Proxy.run(BrokerAddress("nats://127.0.0.1:1")) as proxy:

@@ -1,9 +1,11 @@
 """Progress that nobody keeps, and the list of jobs."""
 
 import anyio
+import pytest
 from tests.integration.bus.messages import assigned, submitted
 
 from interlock.runtime.bus import Bus, Live
+from interlock.runtime.bus_errors import PayloadTooLarge
 
 
 async def test_a_listener_hears_the_progress_of_its_job(bus: Bus) -> None:
@@ -17,6 +19,13 @@ async def test_a_listener_hears_the_progress_of_its_job(bus: Bus) -> None:
                 Live("step.started", {"step": "s"}),
                 Live("token", "hello"),
             ]
+
+
+async def test_a_payload_that_is_too_large_is_a_typed_error(bus: Bus) -> None:
+    """What the broker would end the connection for is refused before it is sent."""
+    with pytest.raises(PayloadTooLarge, match=r"3000002 bytes .* 2097152"):
+        await bus.announce("mine", "token", "x" * 3_000_000)
+    assert bus.is_connected
 
 
 async def test_jobs_are_those_that_were_submitted(bus: Bus) -> None:

@@ -275,7 +275,7 @@ async def test_slots_hold_over_a_broken_connection(broker: BrokerAddress, ns: st
                     await anyio.sleep(0.001)
                 await lossy.wait_connected()
         await _fill(bus, 20, "j2")
-        kept = [await _next(deliveries) for _ in range(3)]
+        kept = [await _next(deliveries, 4) for _ in range(3)]
         assert len({delivery.seq for delivery in kept}) == 3
         with anyio.move_on_after(0.1) as waited:
             await anext(deliveries)
