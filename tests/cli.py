@@ -15,7 +15,7 @@ from anyio.abc import Process
 
 from interlock.protocol.machine import Entry
 from interlock.protocol.subjects import log_subjects
-from interlock.runtime.launch import Place, open_bus
+from interlock.runtime.place import Place, open_bus
 
 __all__ = ["Finished", "Running", "agent_pids", "descendants", "interlock", "read_log", "running"]
 

@@ -5,13 +5,15 @@ that takes a job over says the same.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from interlock.agents.templates import TemplateError, evaluate, references, render
 from interlock.protocol.base import Json, role_of
-from interlock.protocol.criteria import map_templates, templates_of
+from interlock.protocol.criteria import AnyCriterion, map_templates, templates_of
 from interlock.protocol.decide import AcceptPlan, Assign, CloseJob, CloseTask, Command, ExpandStep, deadline_of
 from interlock.protocol.machine import JobState, TaskState
 from interlock.protocol.messages import (
@@ -59,7 +61,7 @@ class Planner:
     def message(self, state: JobState, command: Command, stamp: Stamp) -> Message:
         """Return the message that carries ``command`` out.
 
-        A template that fails for one task becomes that task's end, with the reason; it never stops the job.
+        What fails for one task, such as a template, becomes that task's end, with the reason; it never stops the job.
         """
         match command:
             case AcceptPlan():
@@ -73,13 +75,25 @@ class Planner:
             case CloseJob():
                 return self._close_job(state, command, stamp)
 
+    def excuse(self, state: JobState, command: Command, stamp: Stamp, reason: str) -> Message:
+        """Return what stands for the message of ``command`` where that cannot be sent: the end of the task or job."""
+        match command:
+            case Assign():
+                return self._cannot_assign(command, stamp, reason)
+            case CloseJob():
+                return self._cannot_tell(state, command, stamp, reason)
+            case AcceptPlan() | ExpandStep() | CloseTask():
+                return self.message(state, command, stamp)
+
     def result(self, state: JobState) -> Json:
         """Return what the job comes to so far: the team's ``result`` template, or what its last steps delivered.
+
+        A template that is one expression keeps its value; any other gives text.
 
         :raises TemplateError: the team's template fails on what there is
         """
         if self._team.result is not None:
-            return render(self._team.result, self._scope(state, state.order))
+            return evaluate(self._team.result, self._scope(state, state.order))
         delivered = {name: _delivered(state, name) for name in state.result_steps}
         return next(iter(delivered.values())) if len(delivered) == 1 else dict(delivered)
 
@@ -119,17 +133,14 @@ class Planner:
         )
 
     def _assign(self, state: JobState, command: Assign, stamp: Stamp) -> TaskAssigned | TaskClosed:
-        step = command.step
         try:
-            scope = self._task_scope(state, step, command.index)
-            instruction = render(step.do, scope)
-            criteria = tuple(
-                map_templates(criterion, lambda text: render(text, scope)) for criterion in step.verify.criteria
-            )
-        except (TemplateError, _NotAList) as error:
-            reason = f"the task cannot be put into words: {error}"
-            closing = CloseTask(command.task, command.attempt - 1, command.answers, "failed", reason=reason)
-            return self._close_task(closing, stamp)
+            return self._assigned(state, command, stamp)
+        except (TemplateError, _NotAList, ValidationError) as error:
+            return self._cannot_assign(command, stamp, _told(error))
+
+    def _assigned(self, state: JobState, command: Assign, stamp: Stamp) -> TaskAssigned:
+        step = command.step
+        scope = self._task_scope(state, step, command.index)
         return self._envelope(
             TaskAssigned,
             stamp,
@@ -143,12 +154,18 @@ class Planner:
             role=role_of(command.agent, self._team.team),
             verifier=role_of(verifier_of(self._team, step), self._team.team),
             goal=self._submitted.goal,
-            instruction=instruction,
+            instruction=render(step.do, scope),
             output_schema=output_schema(step),
-            criteria=criteria,
+            criteria=tuple(_filled(criterion, scope) for criterion in step.verify.criteria),
             grant=Grant(seconds=step.timeout),
             feedback=command.feedback,
             earlier=command.earlier,
+        )
+
+    def _cannot_assign(self, command: Assign, stamp: Stamp, problem: str) -> TaskClosed:
+        reason = f"the task cannot be put into words: {problem}"
+        return self._close_task(
+            CloseTask(command.task, command.attempt - 1, command.answers, "failed", reason=reason), stamp
         )
 
     def _close_task(self, command: CloseTask, stamp: Stamp) -> TaskClosed:
@@ -164,14 +181,28 @@ class Planner:
         )
 
     def _close_job(self, state: JobState, command: CloseJob, stamp: Stamp) -> JobClosed:
-        status, reason, result = command.status, command.reason, None
+        if command.status == "failed":
+            return self._closed_job(state, command, stamp)
         try:
-            result = self.result(state) if status != "failed" else None
-        except TemplateError as error:
-            status = "failed" if status != "killed" else status
-            reason = "; ".join(filter(None, (reason, f"the team's result template fails: {error}")))
+            return self._closed_job(state, command, stamp, self.result(state))
+        except (TemplateError, ValidationError) as error:
+            return self._cannot_tell(state, command, stamp, _told(error))
+
+    def _cannot_tell(self, state: JobState, command: CloseJob, stamp: Stamp, problem: str) -> JobClosed:
+        problem = f"the team's result cannot be told: {problem}"
+        reason = f"{command.reason}; {problem}" if command.reason else problem
+        status = command.status if command.status == "killed" else "failed"
+        return self._closed_job(state, replace(command, status=status, reason=reason), stamp)
+
+    def _closed_job(self, state: JobState, command: CloseJob, stamp: Stamp, result: Json = None) -> JobClosed:
         return self._envelope(
-            JobClosed, stamp, answers=command.answers, status=status, result=result, reason=reason, usage=state.usage
+            JobClosed,
+            stamp,
+            answers=command.answers,
+            status=command.status,
+            result=result,
+            reason=command.reason,
+            usage=state.usage,
         )
 
     def _items_of(self, state: JobState, step: Step) -> list[Json]:
@@ -236,6 +267,23 @@ class _NotAList(TypeError):
 
     def __init__(self, value: object) -> None:
         super().__init__(f"expected a list, got {type(value).__name__} {str(value)[:80]!r}")
+
+
+def _told(error: TemplateError | _NotAList | ValidationError) -> str:
+    """Return the error as one line that does not repeat what may be a large value."""
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, one['loc']))} {one['msg']}" for one in error.errors()[:3])
+    return str(error)
+
+
+def _filled(criterion: AnyCriterion, scope: Mapping[str, Json]) -> AnyCriterion:
+    """Return the criterion with its templates rendered, as sound as one that stands in a team file.
+
+    :raises TemplateError: a template fails
+    :raises ValidationError: what it renders to is no criterion, such as a judge's sentence that is empty
+    """
+    filled = map_templates(criterion, lambda text: render(text, scope))
+    return filled if filled is criterion else type(filled).model_validate(filled.model_dump())
 
 
 def verifier_of(team: Team, step: Step) -> str:

@@ -14,7 +14,9 @@ from interlock._version import __version__
 
 __all__ = ["main", "parser"]
 
-_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 -- it has no other name
+
+_KILLED = 4
 
 _EXITS = """exit status:
   0 succeeded   1 failed   2 wrong usage or a bad team file   3 partial: some tasks were not accepted   4 killed"""
@@ -23,9 +25,13 @@ _EXITS = """exit status:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that ``arguments`` (by default the process's) spell and return its exit status."""
     options = parser().parse_args(arguments)
-    from interlock.runtime import commands  # noqa: PLC0415 -- help and usage errors do without
+    try:
+        from interlock.runtime import commands  # noqa: PLC0415 -- help and usage errors do without
 
-    return commands.run(options)
+        return commands.run(options)
+    except KeyboardInterrupt:  # nothing was begun yet, or it was put away on the way out
+        sys.stderr.write("interlock: interrupted\n")
+        return _KILLED
 
 
 def parser() -> argparse.ArgumentParser:
@@ -122,10 +128,9 @@ def _place(command: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
 
 
 if __name__ == "__main__":

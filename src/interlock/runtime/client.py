@@ -2,7 +2,7 @@
 
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -63,7 +63,7 @@ async def submit(bus: Bus, tracing: Tracing, team: Team, goal: str, inputs: dict
         await bus.append(message, headers={**headers, HEADER_ROOT: root, HEADER_ORIGIN: root})
 
 
-async def watch(bus: Bus, job: str) -> AsyncIterator[Progress]:
+async def watch(bus: Bus, job: str) -> AsyncGenerator[Progress, None]:
     """Yield the news of a job from its beginning on, until it is closed."""
     state = JobState()
     async with bus.follow([job_subjects(bus.ns, job)]) as batches:

@@ -10,8 +10,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import anyio
 
@@ -25,16 +26,20 @@ from interlock.backends.errors import (
 )
 from interlock.observability.logging import configure_logging
 from interlock.observability.tracing import Tracing
+from interlock.protocol.errors import BodyTooLarge
 from interlock.protocol.machine import JobState
 from interlock.protocol.team import Team
 from interlock.runtime.address import AddressInvalid, BrokerAddress
 from interlock.runtime.broker_errors import BrokerError
 from interlock.runtime.bus_errors import BusError
 from interlock.runtime.client import JobNotFound, read_job
-from interlock.runtime.launch import Interruption, Order, Place, first_error, models_used, open_bus, run_job
+from interlock.runtime.failures import first_error
+from interlock.runtime.launch import Interruption, JobInterrupted, JobLeftOpen, Order, run_job
+from interlock.runtime.place import Place, open_log
 from interlock.runtime.report import Report, report_of
-from interlock.runtime.show import print_jobs, print_report
+from interlock.runtime.show import print_jobs, print_out, print_report
 from interlock.runtime.sources import SourceError, freeze, parse_inputs
+from interlock.runtime.staffing import models_used
 from interlock.runtime.supervisor import AgentProcessFailed
 from interlock.runtime.teamfile import TeamFileInvalid, load_team
 from interlock.runtime.view import open_view
@@ -58,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         return _COMMANDS[options.command](options)
     except Exception as error:  # noqa: BLE001 -- the last stop: everything is told, nothing is swallowed
-        return _complain(first_error(error) if isinstance(error, BaseExceptionGroup) else error)
+        return _complain(first_error(error))
 
 
 def _complain(error: BaseException) -> int:
@@ -74,13 +79,15 @@ def _complain(error: BaseException) -> int:
             | ModelNotConfigured()
             | ModelUrlInvalid()
             | ModelKeyInvalid()
+            | BodyTooLarge()
         ):
             print(f"interlock: {error}", file=sys.stderr)
             return _USAGE
-        case BrokerError() | BusError() | ModelError() | AgentProcessFailed():
+        case JobInterrupted():
             print(f"interlock: {error}", file=sys.stderr)
-        case BrokenPipeError():  # whoever read our output has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return EXIT_OF_STATUS["killed"]
+        case BrokerError() | BusError() | ModelError() | AgentProcessFailed() | JobLeftOpen() | OSError():
+            print(f"interlock: {error}", file=sys.stderr)
         case _:
             _log.debug("what went wrong", exc_info=error)
             hint = "INTERLOCK_LOG=debug shows where"
@@ -96,7 +103,8 @@ def _check(options: argparse.Namespace) -> int:
         except TeamFileInvalid as error:
             status = _complain(error)
         else:
-            print(f"{path}: team {loaded.team.team}, {len(loaded.team.agents)} agents, {len(loaded.team.plan)} steps")
+            team = loaded.team
+            print_out(f"{path}: team {team.team}, {len(team.agents)} agents, {len(team.plan)} steps")
     return status
 
 
@@ -129,7 +137,7 @@ def _model_problem(team: Team) -> ModelError | None:
 
 
 async def _run_until_told(place: Place, order: Order, tracing: Tracing) -> JobState:
-    interruption = Interruption()
+    interruption, state = Interruption(), JobState()
     async with anyio.create_task_group() as group:
         group.start_soon(_interrupt_on_signal, interruption)
         with open_view() as view:
@@ -141,35 +149,52 @@ async def _run_until_told(place: Place, order: Order, tracing: Tracing) -> JobSt
 async def _interrupt_on_signal(interruption: Interruption) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for number in signals:
-            if interruption.reason:  # asked twice: leave at once, every child dies with this process
-                os._exit(EXIT_OF_STATUS["killed"])
+            if interruption.reason:
+                _leave_at_once()
             interruption.trigger(f"interrupted by {signal.Signals(number).name}")
 
 
+def _leave_at_once() -> NoReturn:
+    """End the process without another word, as asked twice; every child dies with it."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\x1b[?25h\n")  # the live view hides the cursor
+        sys.stderr.flush()
+    os._exit(EXIT_OF_STATUS["killed"])
+
+
 def _jobs(options: argparse.Namespace) -> int:
-    reports = anyio.run(_all_reports, _place(options))
+    place = _place(options)
+    reports = anyio.run(_all_reports, place) if _is_there(place) else []
     reports.sort(key=lambda pair: pair[0])
     if options.json:
         summaries = [report.model_dump(mode="json", exclude={"tasks", "result"}) for _, report in reports]
-        print(json.dumps(summaries, indent=2))
+        print_out(json.dumps(summaries, indent=2))
     else:
         print_jobs([report for _, report in reports])
     return 0
 
 
 def _show(options: argparse.Namespace) -> int:
-    state = anyio.run(_one_state, _place(options), options.job)
+    place = _place(options)
+    if not _is_there(place):
+        raise JobNotFound(options.job, ())
+    state = anyio.run(_one_state, place, options.job)
     _print(options, report_of(state), print_report)
     return 0
 
 
+def _is_there(place: Place) -> bool:
+    """Whether there can be a log; reading makes none."""
+    return place.nats is not None or place.state.exists()
+
+
 async def _one_state(place: Place, job: str) -> JobState:
-    async with open_bus(place, "client") as (bus, _):
+    async with open_log(place, "client") as bus:
         return await read_job(bus, job)
 
 
-async def _all_reports(place: Place) -> list[tuple[Any, Report]]:
-    async with open_bus(place, "client") as (bus, _):
+async def _all_reports(place: Place) -> list[tuple[datetime, Report]]:
+    async with open_log(place, "client") as bus:
         states = [await read_job(bus, job) for job in await bus.jobs()]
     return [(state.submitted.at, report_of(state)) for state in states if state.submitted]
 
@@ -179,7 +204,7 @@ def _schema(options: argparse.Namespace) -> int:
     from interlock.runtime.teamfile import team_json_schema  # noqa: PLC0415
 
     document = asyncapi() if options.asyncapi else team_json_schema() if options.team else message_schema()
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    print_out(json.dumps(document, indent=2, ensure_ascii=False))
     return 0
 
 
@@ -188,7 +213,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
     findings = anyio.run(examine, _place(options))
     for finding in findings:
-        print(f"{'ok     ' if finding.fine else 'MISSING' if finding.needed else 'absent '} {finding.text}")
+        print_out(f"{'ok     ' if finding.fine else 'MISSING' if finding.needed else 'absent '} {finding.text}")
     return 0 if all(finding.fine or not finding.needed for finding in findings) else 1
 
 
@@ -199,7 +224,7 @@ def _place(options: argparse.Namespace) -> Place:
 
 def _print(options: argparse.Namespace, report: Report, in_words: Callable[[Report], None]) -> None:
     if options.json:
-        print(report.model_dump_json(indent=2))
+        print_out(report.model_dump_json(indent=2))
     else:
         in_words(report)
 

@@ -6,8 +6,8 @@ was decided on an outdated state, and the log then shows what moved on.
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import anyio
@@ -20,22 +20,27 @@ from interlock.observability.context import job_traceparent, task_traceparent
 from interlock.observability.tracing import JobRecord, TaskRecord, Tracing
 from interlock.protocol.codec import kind_of
 from interlock.protocol.decide import Assign, Command, deadline_of, decide
+from interlock.protocol.errors import BodyTooLarge
 from interlock.protocol.machine import Entry, JobState, TaskState, evolve, fold
-from interlock.protocol.messages import JOB_TASK, JobClosed, JobSubmitted, TaskClosed
+from interlock.protocol.messages import JOB_TASK, JobClosed, JobSubmitted, Message, TaskClosed
 from interlock.protocol.subjects import job_subjects, log_subject, log_subjects
 from interlock.runtime.bus import Bus
-from interlock.runtime.bus_errors import AnswerRefused, AppendInDoubt, BrokerUnreachable, BusError, ReplyMissing
+from interlock.runtime.bus_errors import AnswerRefused, BusError
+from interlock.runtime.failures import BROKER_AWAY
 from interlock.runtime.received import Batch
 
-__all__ = ["BROKER_AWAY", "Coordinator", "Job"]
+__all__ = ["Coordinator", "Job"]
 
 _log = logging.getLogger(__name__)
 
-BROKER_AWAY = (BrokerUnreachable, AppendInDoubt, ReplyMissing)
-"""What an append raises while the broker is away: the same message may be appended again."""
-
 _RETRY = 0.5
 """Seconds before a job is tried again whose messages the broker could not take."""
+
+_AT_ONCE = 256
+"""The most messages that are sent before the first of them is acknowledged."""
+
+_LONGEST_SLEEP = 60.0
+"""Seconds after which who waits for a deadline looks at the clock again, which may have been set."""
 
 
 def _utc_now() -> datetime:
@@ -54,6 +59,8 @@ class Job:
     root: str
     """Traceparent that the job's span hangs below."""
     state: JobState
+    watch: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    """Around what waits for the job's deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,9 @@ class _Alarm:
     """Time to look at a job again although nothing new stands in the log."""
 
     job: str
+
+
+_News = MemoryObjectSendStream[Batch | _Alarm]
 
 
 class Coordinator:
@@ -75,30 +85,33 @@ class Coordinator:
         self._new_id = new_id
         self._jobs: dict[str, Job] = {}
 
-    async def run(self, only: str | None = None) -> None:
-        """Work on every job of the namespace, or on one, until cancelled."""
-        send, receive = anyio.create_memory_object_stream[Batch | _Alarm](8)
-        async with anyio.create_task_group() as group, receive:
-            subjects = log_subjects(self._bus.ns) if only is None else job_subjects(self._bus.ns, only)
-            group.start_soon(self._read_log, subjects, send)
-            caught_up = False
-            async for news in receive:
-                touched = [news.job] if isinstance(news, _Alarm) else self._take(news.entries, group, send)
-                if not caught_up:  # what looks undone may stand further on in the log
-                    if isinstance(news, _Alarm) or news.pending:
-                        continue
-                    caught_up, touched = True, list(self._jobs)
-                for name in touched:
-                    await self._advance_or_retry(name, group, send)
+    async def run(self, only: str | None = None, ready: Callable[[], None] = lambda: None) -> None:
+        """Work on every job of the namespace, or on one, until cancelled; call ``ready`` once the log is followed.
 
-    async def _read_log(self, subjects: str, send: MemoryObjectSendStream[Batch | _Alarm]) -> None:
+        :raises BusError: what no waiting will cure, such as missing permissions; in a group
+        """
+        send, receive = anyio.create_memory_object_stream[Batch | _Alarm](8)
+        with send, receive:
+            async with anyio.create_task_group() as group:
+                subjects = log_subjects(self._bus.ns) if only is None else job_subjects(self._bus.ns, only)
+                group.start_soon(self._read_log, subjects, send, ready)
+                caught_up = False
+                async for news in receive:
+                    touched = [news.job] if isinstance(news, _Alarm) else self._take(news.entries, group, send)
+                    if not caught_up:  # what looks undone may stand further on in the log
+                        if isinstance(news, _Alarm) or news.pending:
+                            continue
+                        caught_up, touched = True, list(self._jobs)
+                    for name in touched:
+                        await self._advance_or_retry(name, group, send)
+
+    async def _read_log(self, subjects: str, send: _News, ready: Callable[[], None]) -> None:
         async with self._bus.follow([subjects]) as batches:
+            ready()
             async for batch in batches:
                 await send.send(batch)
 
-    def _take(
-        self, entries: Iterable[Entry], group: TaskGroup, send: MemoryObjectSendStream[Batch | _Alarm]
-    ) -> list[str]:
+    def _take(self, entries: Iterable[Entry], group: TaskGroup, send: _News) -> list[str]:
         """Fold entries into their jobs and return the jobs that they belong to."""
         touched: dict[str, None] = {}
         for entry in entries:
@@ -106,7 +119,7 @@ class Coordinator:
             if isinstance(message, JobSubmitted) and message.job not in self._jobs:
                 self._jobs[message.job] = job = self.job(message, entry.origin)
                 job.state = evolve(job.state, entry)
-                self._set_deadline(job, group, send)
+                group.start_soon(self._ring_at_deadline, job, send)
             elif (known := self._jobs.get(message.job)) is not None:
                 self._fold_news(known, entry)
             touched[message.job] = None
@@ -114,21 +127,25 @@ class Coordinator:
 
     def _fold_news(self, job: Job, entry: Entry) -> None:
         """Fold an entry unless it was folded when it was appended here."""
-        if entry.seq <= job.state.head_of(entry.message.task):
-            return
-        job.state = evolve(job.state, entry)
+        if entry.seq > job.state.head_of(entry.message.task):
+            job.state = evolve(job.state, entry)
+            self._forget_if_closed(entry.message.job, job)
+
+    def _forget_if_closed(self, name: str, job: Job) -> None:
         if job.state.closed is not None:
-            del self._jobs[entry.message.job]
+            job.watch.cancel()
+            self._jobs.pop(name, None)
 
-    def _set_deadline(self, job: Job, group: TaskGroup, send: MemoryObjectSendStream[Batch | _Alarm]) -> None:
+    async def _ring_at_deadline(self, job: Job, send: _News) -> None:
         deadline = deadline_of(job.state)
-        if deadline is not None and job.state.submitted is not None:
-            wait = (deadline - self._now()).total_seconds()
-            group.start_soon(_ring, send, job.state.submitted.job, max(0.0, wait))
+        if deadline is None or job.state.submitted is None:
+            return
+        with job.watch:
+            while (seconds := (deadline - self._now()).total_seconds()) > 0:  # noqa: ASYNC110 -- for the clock
+                await anyio.sleep(min(seconds, _LONGEST_SLEEP))
+            await send.send(_Alarm(job.state.submitted.job))
 
-    async def _advance_or_retry(
-        self, name: str, group: TaskGroup, send: MemoryObjectSendStream[Batch | _Alarm]
-    ) -> None:
+    async def _advance_or_retry(self, name: str, group: TaskGroup, send: _News) -> None:
         job = self._jobs.get(name)
         if job is None:
             return
@@ -137,8 +154,7 @@ class Coordinator:
         except BROKER_AWAY as error:
             _log.warning("job %s waits for the broker: %s", name, error)
             group.start_soon(_ring, send, name, _RETRY)
-        if job.state.closed is not None:
-            self._jobs.pop(name, None)
+        self._forget_if_closed(name, job)
 
     def job(self, submitted: JobSubmitted, origin: str | None, state: JobState | None = None) -> Job:
         """Return what is kept for a job; ``origin`` is that of its first entry."""
@@ -151,15 +167,15 @@ class Coordinator:
         :raises BusError: the broker is away (one of ``BROKER_AWAY``); what it took until then stands
         """
         while commands := decide(job.state, self._now(), killed=killed):
-            with anyio.CancelScope(shield=True):  # who is told to end still writes the spans of what it has closed
-                entries = await self._carry_out(job, commands)
-                job.state = fold(entries, job.state)
-                self._trace_endings(job, entries)
-            if not entries:
+            took: list[Entry] = []
+            for begin in range(0, len(commands), _AT_ONCE):
+                with anyio.CancelScope(shield=True):  # who is told to end still writes the spans of what it has closed
+                    took += await self._carry_out(job, commands[begin : begin + _AT_ONCE])
+            if not took:
                 return
 
-    async def _carry_out(self, job: Job, commands: Iterable[Command]) -> list[Entry]:
-        """Append a message for each command, at once; return those that the broker took, in the log's order."""
+    async def _carry_out(self, job: Job, commands: Sequence[Command]) -> list[Entry]:
+        """Append a message for each command, at once, and fold those that the broker took; return them."""
         taken: list[Entry] = []
         unreachable: list[BusError] = []
 
@@ -176,10 +192,20 @@ class Coordinator:
                 group.start_soon(one, command)
         if unreachable and not taken:
             raise unreachable[0]
-        return sorted(taken, key=lambda entry: entry.seq)
+        taken.sort(key=lambda entry: entry.seq)
+        job.state = fold(taken, job.state)
+        self._trace_endings(job, taken)
+        return taken
 
     async def _append(self, job: Job, command: Command) -> Entry:
         message = job.planner.message(job.state, command, Stamp(self._new_id(), self._now()))
+        try:
+            return await self._append_message(job, command, message)
+        except BodyTooLarge as error:
+            message = job.planner.excuse(job.state, command, Stamp(self._new_id(), self._now()), str(error))
+            return await self._append_message(job, command, message)
+
+    async def _append_message(self, job: Job, command: Command, message: Message) -> Entry:
         parent = (
             job_traceparent(job.root, message.job)
             if message.task == JOB_TASK
@@ -205,7 +231,7 @@ class Coordinator:
                     pass
 
 
-async def _ring(send: MemoryObjectSendStream[Batch | _Alarm], job: str, seconds: float) -> None:
+async def _ring(send: _News, job: str, seconds: float) -> None:
     await anyio.sleep(seconds)
     await send.send(_Alarm(job))
 

@@ -16,7 +16,7 @@ from interlock.observability.settings import TraceSettings
 from interlock.protocol.team import ModelSettings
 from interlock.runtime.broker_errors import BrokerError
 from interlock.runtime.bus_errors import BusError
-from interlock.runtime.launch import Place, open_bus
+from interlock.runtime.place import Place, open_bus
 
 __all__ = ["Finding", "examine"]
 

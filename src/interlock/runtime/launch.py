@@ -1,61 +1,57 @@
 """All that one job needs on one machine, for as long as it takes: broker, model engine, agent processes."""
 
-import math
+import logging
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 
 import anyio
 
-from interlock.agents.manager import verifier_of
-from interlock.backends.capabilities import CAPABILITIES
 from interlock.backends.engines import LOCAL_URL_ENV, MODEL_URL_ENV
 from interlock.backends.local import local_engine, local_environ
 from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Json
-from interlock.protocol.criteria import JudgeCriterion
-from interlock.protocol.machine import JobState
-from interlock.protocol.team import Engine, Handover, ModelSettings, Team
+from interlock.protocol.machine import Entry, JobState
+from interlock.protocol.team import Team
 from interlock.runtime.address import BrokerAddress
-from interlock.runtime.broker import embedded_broker
 from interlock.runtime.bus import Bus
-from interlock.runtime.client import new_job_id, read_job, submit, watch
-from interlock.runtime.config import BrokerLogin, ProcessConfig
+from interlock.runtime.bus_errors import BusError
+from interlock.runtime.client import JobNotFound, Progress, new_job_id, read_job, submit, watch
 from interlock.runtime.coordinator import Coordinator
-from interlock.runtime.supervisor import AgentProcessFailed, supervised
+from interlock.runtime.failures import BROKER_AWAY, first_error
+from interlock.runtime.place import Place, open_bus
+from interlock.runtime.staffing import models_used, process_configs
+from interlock.runtime.supervisor import supervised
 from interlock.runtime.view import View
 
-__all__ = [
-    "NAMESPACE",
-    "Interruption",
-    "Order",
-    "Place",
-    "first_error",
-    "models_used",
-    "open_bus",
-    "process_configs",
-    "run_job",
-]
+__all__ = ["Interruption", "JobInterrupted", "JobLeftOpen", "Order", "run_job"]
 
-NAMESPACE = "main"
-"""The namespace that commands work in."""
+_log = logging.getLogger(__name__)
 
-Exc = TypeVar("Exc", bound=BaseException)
+_CLOSING = 10.0
+"""Seconds that a job which is to end may take to be closed in the log."""
+
+_RETRY = 0.1
+"""Seconds before that is tried again where the broker is away."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the log is."""
+class JobInterrupted(Exception):
+    """A person wanted no job any more before there was one."""
 
-    state: Path
-    """The embedded broker's folder; unused with ``nats``."""
-    nats: BrokerAddress | None = None
-    """A broker that runs elsewhere."""
-    durable: bool = False
-    """Whether the embedded broker syncs before it acknowledges."""
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{reason} before the job began")
+
+
+class JobLeftOpen(Exception):
+    """A job that is over and could not be closed in the log."""
+
+    def __init__(self, job: str, reason: str) -> None:
+        self.job = job
+        self.reason = reason
+        """Why it is over."""
+        super().__init__(f"job {job} ({reason}) could not be closed in the log within {_CLOSING:g} s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,72 +65,108 @@ class Order:
     """Processes of each worker; None: one for each core, shared by the team's workers."""
 
 
-@asynccontextmanager
-async def open_bus(place: Place, name: str) -> AsyncIterator[tuple[Bus, BrokerAddress]]:
-    """Connect to the broker of ``place``, starting the embedded one where none is named.
-
-    :raises BrokerError: it cannot be started or reached
-    """
-    async with AsyncExitStack() as stack:
-        address = place.nats
-        if address is None:
-            address = await stack.enter_async_context(embedded_broker(place.state, durable=place.durable))
-        yield await stack.enter_async_context(Bus.connect(address, NAMESPACE, name)), address
-
-
 class Interruption:
     """A person's wish that the job ends now."""
 
     def __init__(self) -> None:
         self.reason = ""
-        self.scope = anyio.CancelScope()
+        """Empty as long as nobody wishes it."""
+        self._scope = anyio.CancelScope()
 
     def trigger(self, reason: str) -> None:
-        """End the job; ``reason`` will stand in its report."""
+        """End what ``ends`` is around; ``reason`` will stand in the job's report."""
         self.reason = reason
-        self.scope.cancel()
+        self._scope.cancel()
+
+    @contextmanager
+    def ends(self) -> Iterator[None]:
+        """Cancel the block once there is a wish, also one from before. To be used once."""
+        with self._scope:
+            yield
 
 
 async def run_job(place: Place, order: Order, view: View, tracing: Tracing, interruption: Interruption) -> JobState:
     """Run one job from its submission to its end and return its last state.
 
-    An interruption, or agents that cannot run, end the agents first; then the job is closed as killed.
+    An interruption ends the agents and then closes the job as killed; so does whatever is raised.
 
-    :raises BrokerError: the broker cannot be started or reached
+    :raises BrokerError: the broker cannot be started
+    :raises BusError: the broker cannot be reached
     :raises ModelError: the local engine cannot be started
-    :raises AgentProcessFailed: an agent process does not get ready
+    :raises AgentProcessFailed: an agent process fails again and again
+    :raises BodyTooLarge: team and inputs together are too much
+    :raises JobInterrupted: there was an interruption before there was a job
+    :raises JobLeftOpen: the job was interrupted and could not be closed
     """
-    job = new_job_id(order.team.team)
-    async with open_bus(place, "client") as (bus, address):
+    job, bus = new_job_id(order.team.team), None
+    async with AsyncExitStack() as stack:
         try:
-            with interruption.scope:
+            with interruption.ends():
+                bus, address = await stack.enter_async_context(open_bus(place, "client"))
                 return await _run(bus, address, order, view, tracing, job)
-        except* AgentProcessFailed as group:
-            error = first_error(group)
-            await _close_killed(bus, tracing, job, view, str(error).partition("\n")[0])
-            raise error from None
+        except Exception as error:  # noqa: BLE001 -- raised again once the job is closed
+            cause = first_error(error)
+            if bus is not None:
+                await _close_after(cause, bus, tracing, job, view)
+            raise cause from None
+        if bus is None:
+            raise JobInterrupted(interruption.reason)
         return await _close_killed(bus, tracing, job, view, interruption.reason)
 
 
 async def _run(bus: Bus, address: BrokerAddress, order: Order, view: View, tracing: Tracing, job: str) -> JobState:
-    await submit(bus, tracing, order.team, order.goal, order.inputs, job)
+    with anyio.CancelScope(shield=True):  # there is a job or there is none
+        await submit(bus, tracing, order.team, order.goal, order.inputs, job)
+    state = JobState()
     async with _engine(order.team, view) as environment:
         configs = process_configs(order.team, bus.ns, address, job=job, workers=order.workers)
-        async with supervised(configs, environment):
-            async for progress in watch(bus, job):
+        async with supervised(configs, environment), aclosing(watch(bus, job)) as news:
+            async for progress in news:
                 view.show(progress)
-    return progress.state
+                state = progress.state
+    return state
+
+
+async def _close_after(error: BaseException, bus: Bus, tracing: Tracing, job: str, view: View) -> None:
+    """Close the job, if there is one, because of ``error``, which is what matters where that fails too."""
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    with suppress(JobNotFound):
+        try:
+            await _close_killed(bus, tracing, job, view, reason)
+        except (BusError, JobLeftOpen) as problem:
+            _log.warning("%s", problem)
 
 
 async def _close_killed(bus: Bus, tracing: Tracing, job: str, view: View, reason: str) -> JobState:
-    """Close a job whose agents are gone. No manager is left, so this process decides as one."""
+    """Close a job whose agents are gone: no manager is left, so this process decides as one.
+
+    What the agents sent last may still come in and refuse a decision; then it is looked at again.
+
+    :raises JobNotFound: it was never submitted
+    :raises JobLeftOpen: it could not be closed
+    """
+    coordinator = Coordinator(bus, tracing)
+    with anyio.move_on_after(_CLOSING):
+        while True:
+            try:
+                state = await _killed(bus, coordinator, job, reason)
+            except BROKER_AWAY as error:
+                _log.info("closing job %s waits for the broker: %s", job, error)
+                await anyio.sleep(_RETRY)
+                continue
+            if state.closed is not None:
+                view.show(Progress((Entry(state.head, state.closed),), state))
+                return state
+    raise JobLeftOpen(job, reason)
+
+
+async def _killed(bus: Bus, coordinator: Coordinator, job: str, reason: str) -> JobState:
     state = await read_job(bus, job)
-    if state.submitted is not None:
-        coordinator = Coordinator(bus, tracing)
-        await coordinator.advance(coordinator.job(state.submitted, state.origin, state), killed=reason)
-    async for progress in watch(bus, job):
-        view.show(replace(progress, entries=progress.entries[-1:]))
-    return progress.state
+    if state.submitted is None or state.closed is not None:
+        return state
+    known = coordinator.job(state.submitted, state.origin, state)
+    await coordinator.advance(known, killed=reason)
+    return known.state
 
 
 @asynccontextmanager
@@ -147,72 +179,3 @@ async def _engine(team: Team, view: View) -> AsyncIterator[Mapping[str, str]]:
     view.say("starting the local model")
     async with local_engine() as endpoint:
         yield {**os.environ, **local_environ(endpoint)}
-
-
-def process_configs(
-    team: Team, ns: str, address: BrokerAddress, *, job: str | None = None, workers: int | None = None
-) -> list[ProcessConfig]:
-    """Return one configuration for each process that ``team`` needs: a manager, its workers and its verifiers."""
-    broker = BrokerLogin.of(address)
-    roles = [(name, team.agents[name]) for name in _agents_used(team)]
-    count = sum(agent.kind == "worker" for _, agent in roles)
-    each = workers or max(1, (os.cpu_count() or 1) // max(1, count))
-    configs = [ProcessConfig(kind="manager", name="manager", ns=ns, broker=broker, job=job)]
-    for name, agent in roles:
-        settings = _settings(team, name) if _thinks(team, name) else None
-        serial = settings is not None and CAPABILITIES[_engine_of(settings)].parallel == 1
-        copies = each if agent.kind == "worker" and not serial else 1
-        configs += (
-            ProcessConfig(
-                kind="worker" if agent.kind == "worker" else "verifier",
-                name=f"{name}-{number}",
-                ns=ns,
-                broker=broker,
-                job=job,
-                team=team.team,
-                agent_name=name,
-                agent=agent,
-                model=settings,
-                slots=1 if serial else max(1, math.ceil(team.limits.parallel / copies)),
-            )
-            for number in range(1, copies + 1)
-        )
-    return configs
-
-
-def models_used(team: Team) -> list[tuple[str, ModelSettings]]:
-    """Return the agents that think in a job of ``team``, with the model that each thinks with."""
-    return [(name, _settings(team, name)) for name in _agents_used(team) if _thinks(team, name)]
-
-
-def first_error(group: BaseExceptionGroup[Exc]) -> Exc:
-    """Return the first of the errors in ``group``, however deep it stands."""
-    error = group.exceptions[0]
-    return first_error(error) if isinstance(error, BaseExceptionGroup) else error
-
-
-def _agents_used(team: Team) -> list[str]:
-    """Return the workers and verifiers that the plan names, in its order."""
-    names: dict[str, None] = {}
-    for step in team.plan:
-        names[step.agent] = None
-        if isinstance(step.on_failure, Handover):
-            names[step.on_failure.agent] = None
-        names[verifier_of(team, step)] = None
-    return list(names)
-
-
-def _thinks(team: Team, name: str) -> bool:
-    """Whether an agent needs a model: a worker does, a verifier only as a judge."""
-    if team.agents[name].kind == "worker":
-        return True
-    judged = [step for step in team.plan if verifier_of(team, step) == name]
-    return any(isinstance(criterion, JudgeCriterion) for step in judged for criterion in step.verify.criteria)
-
-
-def _settings(team: Team, name: str) -> ModelSettings:
-    return team.agents[name].model or team.model
-
-
-def _engine_of(settings: ModelSettings) -> Engine:
-    return "openai" if os.environ.get(MODEL_URL_ENV) else settings.engine

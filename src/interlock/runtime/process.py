@@ -1,11 +1,13 @@
-"""One agent process: what ``python -m interlock.runtime.process`` runs, told by its standard input.
+"""One agent process: what ``python -m interlock.runtime.process NAME`` runs, told by its standard input.
 
-It writes one line to its standard output when it is ready, and logs to its standard error.
+It writes one line to its standard output when it is ready, and logs to its standard error. What only one kind of
+process needs is imported by that kind alone, so that a manager does not wait for a model's client.
 """
 
 import logging
 import signal
 import sys
+from collections.abc import Callable
 
 import anyio
 
@@ -13,8 +15,7 @@ from interlock.observability.logging import configure_logging
 from interlock.observability.tracing import Tracing
 from interlock.runtime.bus import Bus
 from interlock.runtime.config import ProcessConfig
-from interlock.runtime.coordinator import Coordinator
-from interlock.runtime.roles import serve_verifier, serve_worker
+from interlock.runtime.failures import first_error
 
 __all__ = ["main"]
 
@@ -24,35 +25,55 @@ _FLUSH = 0.4
 """Seconds that the last spans have to leave: less than the supervisor's grace."""
 
 
-def main() -> None:
-    """Run the process that standard input describes until it is told to end."""
-    config = ProcessConfig.model_validate_json(sys.stdin.buffer.read())
-    configure_logging(config.name)
-    tracing = Tracing.from_environment(f"interlock-{config.kind}", {"service.instance.id": config.name})
+def main() -> int:
+    """Run the process that standard input describes until it is told to end; return its exit status.
+
+    What goes wrong is logged as one line, the last that the process says.
+    """
+    configure_logging(sys.argv[1] if len(sys.argv) > 1 else "agent")
     try:
-        anyio.run(_serve_until_told, config, tracing, backend_options={"use_uvloop": True})
-    finally:
-        tracing.shutdown(_FLUSH)
+        config = ProcessConfig.model_validate_json(sys.stdin.buffer.read())
+        configure_logging(config.name)
+        tracing = Tracing.from_environment(f"interlock-{config.kind}", {"service.instance.id": config.name})
+        try:
+            anyio.run(_serve_until_told, config, tracing, backend_options={"use_uvloop": True})
+        finally:
+            tracing.shutdown(_FLUSH)
+    except Exception as error:  # noqa: BLE001 -- the last stop: it is told, and the supervisor starts the next one
+        cause = first_error(error)
+        _log.debug("what went wrong", exc_info=error)
+        _log.error("%s: %s", type(cause).__name__, cause)
+        return 1
+    return 0
 
 
 async def _serve_until_told(config: ProcessConfig, tracing: Tracing) -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(_end_on_signal, group.cancel_scope)
         async with Bus.connect(config.broker.address(), config.ns, config.name) as bus:
-            sys.stdout.write("ready\n")
-            sys.stdout.flush()
-            await _serve(config, bus, tracing)
+            await _serve(config, bus, tracing, _say_ready)
         group.cancel_scope.cancel()
 
 
-async def _serve(config: ProcessConfig, bus: Bus, tracing: Tracing) -> None:
+def _say_ready() -> None:
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+
+
+async def _serve(config: ProcessConfig, bus: Bus, tracing: Tracing, ready: Callable[[], None]) -> None:
     match config.kind:
         case "manager":
-            await Coordinator(bus, tracing).run(config.job)
+            from interlock.runtime.coordinator import Coordinator  # noqa: PLC0415 -- only managers fill templates
+
+            await Coordinator(bus, tracing).run(config.job, ready)
         case "worker":
-            await serve_worker(config, bus, tracing)
+            from interlock.runtime.worker_role import serve_worker  # noqa: PLC0415 -- only workers and judges ask models
+
+            await serve_worker(config, bus, tracing, ready)
         case "verifier":
-            await serve_verifier(config, bus, tracing)
+            from interlock.runtime.verifier_role import serve_verifier  # noqa: PLC0415 -- only verifiers run checks
+
+            await serve_verifier(config, bus, tracing, ready)
 
 
 async def _end_on_signal(scope: anyio.CancelScope) -> None:
@@ -63,4 +84,4 @@ async def _end_on_signal(scope: anyio.CancelScope) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

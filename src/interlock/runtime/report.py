@@ -10,7 +10,7 @@ from interlock.protocol.plan import task_id
 
 __all__ = ["Report", "TaskReport", "VerdictReport", "report_of"]
 
-TaskStatus = Literal["accepted", "failed", "cancelled", "open", "waiting"]
+_TaskStatus = Literal["accepted", "failed", "cancelled", "open", "waiting"]
 
 
 class VerdictReport(Strict):
@@ -32,7 +32,7 @@ class TaskReport(Strict):
     """What people call its item, such as a path; empty where it has no name or never began."""
     agent: str
     """Who worked on it last, or would have."""
-    status: TaskStatus
+    status: _TaskStatus
     """``open`` is being worked on, ``waiting`` not begun; in a finished job what never began is ``cancelled``."""
     attempts: int
     verdicts: tuple[VerdictReport, ...]

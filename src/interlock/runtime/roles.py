@@ -1,4 +1,4 @@
-"""The loops of workers and verifiers: take a message of the role's queue, do the work, append the answer, acknowledge.
+"""What workers and verifiers share: take a message of the role's queue, do the work, append the answer, acknowledge.
 
 The acknowledgement decides nothing; whether an answer counts is decided by the broker when it is appended. An answer
 that is refused was overtaken: the work is dropped and the message acknowledged.
@@ -9,34 +9,27 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import anyio
 
-from interlock.agents.verifier import judge_result
-from interlock.agents.worker import execute
 from interlock.backends.chat import ChatModel
 from interlock.backends.engines import open_chat, resolve_endpoint
 from interlock.observability.attributes import HEADER_ORIGIN, HEADER_REPLACES, HEADER_TRACEPARENT, HEADER_TRACESTATE
 from interlock.observability.tracing import AgentSpan, Tracing, Work
 from interlock.protocol.base import role_of
 from interlock.protocol.codec import kind_of
-from interlock.protocol.messages import (
-    CriterionVerdict,
-    Envelope,
-    TaskAssigned,
-    TaskResult,
-    TaskVerdict,
-)
+from interlock.protocol.messages import Envelope, TaskAssigned, TaskResult
 from interlock.protocol.subjects import chain_subjects, log_subject
 from interlock.protocol.team import Agent, ModelSettings
 from interlock.runtime.bus import Bus
-from interlock.runtime.bus_errors import AnswerRefused
+from interlock.runtime.bus_errors import AnswerRefused, BusError
 from interlock.runtime.config import ProcessConfig
-from interlock.runtime.coordinator import BROKER_AWAY
 from interlock.runtime.deliveries import Delivery
+from interlock.runtime.failures import BROKER_AWAY
 
-__all__ = ["MAX_DELIVERIES", "serve_verifier", "serve_worker"]
+__all__ = ["MAX_DELIVERIES", "RoleIncomplete", "Serving", "answering"]
 
 _log = logging.getLogger(__name__)
 
@@ -44,36 +37,45 @@ MAX_DELIVERIES = 4
 """How often one message is worked on, when those who had it died, before it is answered as failed."""
 
 _RECONNECT = 0.2
-"""Seconds between two attempts to append an answer while the broker is away."""
+"""Seconds between two attempts to reach a broker that is away."""
 
-Answer = Callable[[Delivery], Awaitable[None]]
+_TOLD = 500
+"""Characters of an error's text that are kept in an answer."""
+
+_T = TypeVar("_T")
+_Work = Callable[[Delivery], Awaitable[None]]
+
+
+class RoleIncomplete(ValueError):
+    """A process was told to serve a role without what that takes."""
+
+    def __init__(self, process: str, missing: str) -> None:
+        self.process = process
+        self.missing = missing
+        super().__init__(f"process {process} is to serve a role and was not given {missing}")
 
 
 class Serving:
-    """What the loops of one process share."""
+    """What one process that serves a role does, whatever the role."""
 
     def __init__(self, config: ProcessConfig, bus: Bus, tracing: Tracing) -> None:
         if config.agent is None or config.agent_name is None or config.team is None:
-            raise ValueError(f"process {config.name} serves a role, so its agent and team must be given")
+            raise RoleIncomplete(config.name, "its agent and team")
         self.bus = bus
         self.tracing = tracing
         self.agent: Agent = config.agent
         self.agent_name = config.agent_name
         self.team = config.team
         self.settings = config.model or ModelSettings()
-        self.has_model = config.model is not None
-        self.slots = config.slots
-        self.job = config.job
-
-    @property
-    def role(self) -> str:
-        """The queue that this process serves."""
-        return role_of(self.agent_name, self.team)
+        self._config = config
 
     @asynccontextmanager
     async def model(self) -> AsyncIterator[ChatModel | None]:
-        """Open the agent's model for as long as the block runs."""
-        if not self.has_model:
+        """Open the agent's model, if it has one, for as long as the block runs.
+
+        :raises ModelError: it is not known where the model is
+        """
+        if self._config.model is None:
             yield None
             return
         model = open_chat(resolve_endpoint(self.settings))
@@ -82,6 +84,51 @@ class Serving:
         finally:
             with anyio.CancelScope(shield=True), anyio.move_on_after(1):
                 await model.aclose()
+
+    async def serve(self, kind: Literal["assigned", "result"], work: _Work, ready: Callable[[], None]) -> None:
+        """Have ``work`` done for every message of the role's queue until cancelled; call ``ready`` once it begins.
+
+        :raises BusError: what no waiting will cure, such as missing permissions
+        """
+        role = role_of(self.agent_name, self.team)
+        queue = self.bus.pull(kind, role, self._config.slots, job=self._config.job)
+        async with queue as deliveries, anyio.create_task_group() as group:
+            ready()
+            async for delivery in deliveries:
+                group.start_soon(self._work_and_acknowledge, delivery, work)
+
+    async def respond(
+        self,
+        delivery: Delivery,
+        span: AgentSpan,
+        think: Callable[[], Awaitable[Envelope]],
+        excuse: Callable[[str], Envelope],
+    ) -> None:
+        """Append what ``think`` answers, or else an ``excuse`` with the reason why there is no answer.
+
+        A message over which this process fails is answered too, so that it takes nothing else down with it; one over
+        which process after process died is not tried again.
+        """
+        if delivery.deliveries > MAX_DELIVERIES:
+            await self._append(excuse(f"{MAX_DELIVERIES} processes died over it"), span)
+            return
+        try:
+            await self._append(await think(), span)
+        except BusError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- it becomes the answer
+            _log.warning("%s failed over %s: %s", self.agent_name, delivery.message.task, error)
+            _log.debug("where it failed", exc_info=error)
+            await self._append(excuse(f"{type(error).__name__}: {str(error)[:_TOLD]}"), span)
+
+    async def patiently(self, ask: Callable[[], Awaitable[_T]]) -> _T:
+        """Return what ``ask`` returns, tried again for as long as the broker is away."""
+        while True:
+            try:
+                return await ask()
+            except BROKER_AWAY as error:
+                _log.info("%s waits for the broker: %s", self.agent_name, error)
+                await anyio.sleep(_RECONNECT)
 
     def span(self, delivery: Delivery, message: TaskAssigned | TaskResult, step: str) -> AgentSpan:
         """Open the span of this agent working on ``message``."""
@@ -104,132 +151,33 @@ class Serving:
             tracestate=headers.get(HEADER_TRACESTATE, ""),
         )
 
-    async def answer(self, message: Envelope, span: AgentSpan) -> None:
+    async def _append(self, message: Envelope, span: AgentSpan) -> None:
         """Append ``message``, however long the broker is away; drop it where the task has moved on."""
-        kind, subject = kind_of(type(message)), log_subject(message)
-        with self.tracing.publish(kind, subject, message_id=message.id) as headers:
+        with self.tracing.publish(kind_of(type(message)), log_subject(message), message_id=message.id) as headers:
             if span.traceparent is not None:
                 headers[HEADER_ORIGIN] = span.traceparent
-            while True:
-                try:
-                    await self.bus.append(message, headers=headers)
-                except AnswerRefused as refusal:
-                    _log.info("the answer came too late: %s", refusal)
-                except BROKER_AWAY as error:
-                    _log.warning("%s waits with its answer for %s: %s", self.agent_name, message.task, error)
-                    await anyio.sleep(_RECONNECT)
-                    continue
-                return
+            try:
+                await self.patiently(partial(self.bus.append, message, headers=headers))
+            except AnswerRefused as refusal:
+                _log.info("the answer came too late: %s", refusal)
+
+    async def _work_and_acknowledge(self, delivery: Delivery, work: _Work) -> None:
+        async with delivery.keep_alive():
+            if not await self.patiently(partial(self._overtaken, delivery)):
+                await work(delivery)
+        await delivery.ack()
+
+    async def _overtaken(self, delivery: Delivery) -> bool:
+        """Whether somebody answered a message before he died over it, so that working on it again is for nothing."""
+        if delivery.deliveries == 1:
+            return False
+        message = delivery.message
+        head = await self.bus.last(chain_subjects(message.ns, message.job, message.task))
+        return head is not None and head.seq != delivery.seq
 
 
-async def serve_worker(config: ProcessConfig, bus: Bus, tracing: Tracing) -> None:
-    """Execute assignments of the configured role until cancelled."""
-    serving = Serving(config, bus, tracing)
-    async with serving.model() as model:
-        if model is None:
-            raise ValueError(f"worker {config.name} has no model to think with")
-
-        async def work(delivery: Delivery) -> None:
-            assignment = delivery.message
-            if isinstance(assignment, TaskAssigned):
-                with serving.span(delivery, assignment, assignment.step) as span:
-                    await serving.answer(await _result(serving, delivery, assignment, model, span), span)
-
-        await _serve(serving, "assigned", work)
-
-
-async def serve_verifier(config: ProcessConfig, bus: Bus, tracing: Tracing) -> None:
-    """Judge results addressed to the configured role until cancelled."""
-    serving = Serving(config, bus, tracing)
-    async with serving.model() as model:
-
-        async def verify(delivery: Delivery) -> None:
-            result = delivery.message
-            if not isinstance(result, TaskResult):
-                return
-            # The criteria come from the log, never from the worker that is to be judged by them.
-            assigned = await _assignment_of(bus, result)
-            if assigned is None:
-                _log.info("the result of %s attempt %s was overtaken", result.task, result.attempt)
-                return
-            with serving.span(delivery, result, assigned.step) as span:
-                await serving.answer(await _verdict(serving, delivery, assigned, model, span), span)
-
-        await _serve(serving, "result", verify)
-
-
-async def _serve(serving: Serving, kind: Literal["assigned", "result"], work: Answer) -> None:
-    queue = serving.bus.pull(kind, serving.role, serving.slots, job=serving.job)
-    async with queue as deliveries, anyio.create_task_group() as group:
-        async for delivery in deliveries:
-            group.start_soon(_work_and_acknowledge, serving.bus, delivery, work)
-
-
-async def _work_and_acknowledge(bus: Bus, delivery: Delivery, work: Answer) -> None:
-    async with delivery.keep_alive():
-        if not await _overtaken(bus, delivery):
-            await work(delivery)
-    await delivery.ack()
-
-
-async def _overtaken(bus: Bus, delivery: Delivery) -> bool:
-    """Whether somebody answered a message before he died over it, so that working on it again would be for nothing."""
-    if delivery.deliveries == 1:
-        return False
-    message = delivery.message
-    head = await bus.last(chain_subjects(message.ns, message.job, message.task))
-    return head is not None and head.seq != delivery.seq
-
-
-async def _result(
-    serving: Serving, delivery: Delivery, assignment: TaskAssigned, model: ChatModel, span: AgentSpan
-) -> TaskResult:
-    common = _envelope(assignment, delivery)
-    if delivery.deliveries > MAX_DELIVERIES:
-        reason = f"given up after {MAX_DELIVERIES} workers died over it"
-        result = TaskResult(**common, role=assignment.verifier, status="gave_up", reason=reason)
-    else:
-        outcome = await execute(assignment, serving.agent, model, serving.settings, serving.tracing)
-        result = TaskResult(
-            **common,
-            role=assignment.verifier,
-            status=outcome.status,
-            output=outcome.output,
-            reason=outcome.reason,
-            usage=outcome.usage,
-            reasoning=outcome.reasoning,
-        )
-    span.result(result.status, result.reason, result.usage)
-    return result
-
-
-async def _verdict(
-    serving: Serving, delivery: Delivery, assigned: TaskAssigned, model: ChatModel | None, span: AgentSpan
-) -> TaskVerdict:
-    result = delivery.message
-    if not isinstance(result, TaskResult):
-        raise TypeError(f"a verifier judges results, not {type(result).__name__}")
-    common = _envelope(result, delivery)
-    if delivery.deliveries > MAX_DELIVERIES:
-        evidence = f"not decided: {MAX_DELIVERIES} verifiers died over it"
-        doubt = CriterionVerdict(criterion="verifier", holds=None, evidence=evidence)
-        verdict = TaskVerdict(**common, verdict="uncertain", criteria=(doubt,))
-    else:
-        judgement = await judge_result(assigned, result, serving.agent, model, serving.settings, serving.tracing)
-        verdict = TaskVerdict(**common, verdict=judgement.verdict, criteria=judgement.criteria, usage=judgement.usage)
-    span.verdict(verdict.verdict, verdict.criteria, verdict.usage)
-    return verdict
-
-
-async def _assignment_of(bus: Bus, result: TaskResult) -> TaskAssigned | None:
-    """Return the assignment that ``result`` claims to fulfil; None when the task has been assigned anew since."""
-    entry = await bus.assignment_of(result)
-    assigned = entry.message if entry else None
-    return assigned if isinstance(assigned, TaskAssigned) and assigned.attempt == result.attempt else None
-
-
-def _envelope(message: TaskAssigned | TaskResult, delivery: Delivery) -> dict[str, Any]:
-    """Return the envelope of the answer to ``message``."""
+def answering(message: TaskAssigned | TaskResult, delivery: Delivery) -> dict[str, Any]:
+    """Return the envelope of an answer to ``message``."""
     return {
         "id": uuid.uuid4().hex,
         "ns": message.ns,

@@ -1,20 +1,31 @@
 """Reports in words: the account of one job, and the list of all."""
 
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
 
 from interlock.protocol.base import Json
 from interlock.runtime.report import Report, TaskReport
 
-__all__ = ["account", "print_jobs", "print_report", "result_text"]
+__all__ = ["account", "one_line", "print_jobs", "print_out", "print_report", "reader_may_leave", "result_text"]
 
 
 def print_report(report: Report) -> None:
     """Print the result to standard output and the account of the job to standard error."""
     if report.result is not None:
-        print(result_text(report.result), flush=True)
-    print(account(report), file=sys.stderr)
+        print_out(result_text(report.result))
+    with reader_may_leave(sys.stderr):
+        print(account(report), file=sys.stderr)
+
+
+def print_out(text: str) -> None:
+    """Print to standard output, as far as somebody still reads it."""
+    with reader_may_leave(sys.stdout):
+        print(text, flush=True)
 
 
 def result_text(result: Json) -> str:
@@ -24,8 +35,8 @@ def result_text(result: Json) -> str:
 
 def account(report: Report) -> str:
     """Return what became of each task, and what the job took."""
-    lines = [f"{report.job_id}: {report.status}" + (f" ({report.reason})" if report.reason else "")]
-    lines += (f"  {_task_line(task)}" for task in report.tasks)
+    lines = [one_line(f"{report.job_id}: {report.status}" + (f" ({report.reason})" if report.reason else ""))]
+    lines += (f"  {one_line(_task_line(task))}" for task in report.tasks)
     usage = report.usage
     lines.append(
         f"{usage.calls} model calls, {usage.prompt_tokens} + {usage.completion_tokens} tokens, "
@@ -38,7 +49,8 @@ def print_jobs(reports: Sequence[Report]) -> None:
     """Print a line for each job to standard output."""
     for report in reports:
         accepted = sum(task.status == "accepted" for task in report.tasks)
-        print(f"{report.job_id}  {report.status:9}  {accepted}/{len(report.tasks)} accepted  {report.goal}")
+        counts = f"{accepted}/{len(report.tasks)} accepted"
+        print_out(one_line(f"{report.job_id}  {report.status:9}  {counts}  {report.goal}"))
 
 
 def _task_line(task: TaskReport) -> str:
@@ -49,3 +61,24 @@ def _task_line(task: TaskReport) -> str:
     verdicts = ", ".join(verdict.verdict for verdict in task.verdicts)
     attempts = f"{task.attempts} attempt{'' if task.attempts == 1 else 's'}"
     return f"{name}  {task.agent}  {task.status} after {attempts} ({verdicts or 'no verdict'}){reason}"
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` as one line that a terminal takes for text: what models write can hold anything."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+@contextmanager
+def reader_may_leave(stream: TextIO | None) -> Iterator[None]:
+    """Let nobody notice when whoever reads ``stream`` is gone, as after ``| head -1``; it is silent from then on.
+
+    None is what Python has in place of a stream that was closed before it started.
+    """
+    try:
+        yield
+        if stream is not None:
+            stream.flush()
+    except BrokenPipeError:
+        if stream is not None:
+            with Path(os.devnull).open("w") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())

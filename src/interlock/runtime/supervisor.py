@@ -4,7 +4,6 @@ It does nothing else, so that no agent's work can hold it up. Each process stand
 terminal reaches the supervisor alone) and dies with the supervisor, even by ``kill -9``.
 """
 
-import contextlib
 import logging
 import os
 import signal
@@ -12,19 +11,20 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 
 import anyio
-from anyio.abc import Process, TaskGroup
+from anyio.abc import ByteReceiveStream, Process
 
-from interlock.backends import _tether
+from interlock.backends._tether import tethered
 from interlock.runtime.config import ProcessConfig
 
 __all__ = ["AgentProcessFailed", "Supervisor", "supervised"]
 
 _log = logging.getLogger(__name__)
 
-GRACE = 0.5
+_GRACE = 0.5
 """Seconds that a process has to end by itself before it is killed."""
 
 _BACKOFF = (0.1, 0.5, 1.0, 2.0, 5.0)
@@ -33,23 +33,46 @@ _BACKOFF = (0.1, 0.5, 1.0, 2.0, 5.0)
 _STEADY = 10.0
 """Seconds of life after which a process that dies counts as having died for the first time."""
 
-_STARTS = 5
-"""How often in a row a process may die before it was ready; then the supervisor gives up."""
+_STARTS = 3
+"""How often in a row a process may fail by itself before the supervisor gives up."""
+
+_READY_SECONDS = 60.0
+"""How long a process may take until it is ready, on a machine that has a lot else to do."""
+
+_DRAIN_SECONDS = 0.2
+"""How long the outputs of a process that ended may stay open: whatever left its session can hold them for ever."""
 
 _LINES_KEPT = 20
+_LINE_BYTES = 16 * 1024
 
 
 class AgentProcessFailed(Exception):
-    """An agent process that never gets ready."""
+    """An agent process that fails again and again."""
 
     def __init__(self, name: str, returncode: int | None, output: Sequence[str]) -> None:
         self.name = name
         self.returncode = returncode
+        """Negative: the signal that ended it."""
         self.output = tuple(output)
-        tail = "\n".join(output) or "(it wrote nothing)"
-        super().__init__(
-            f"{name} ended {_STARTS} times before it was ready, with {_ending(returncode)}; it wrote:\n{tail}"
-        )
+        """The last lines that it wrote."""
+        ending = f"{name} ended {_STARTS} times in a row, the last time with {_ending(returncode)}"
+        super().__init__(f"{ending}; it said: {output[-1] if output else '(nothing)'}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Life:
+    """One life of a process."""
+
+    ready: bool
+    seconds: float
+    returncode: int | None
+    output: Sequence[str]
+    """The last lines that it wrote."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended by its own fault: not ready, or given up soon after; who is killed is not at fault."""
+        return not self.ready or (self.seconds < _STEADY and (self.returncode or 0) > 0)
 
 
 class Supervisor:
@@ -67,107 +90,119 @@ class Supervisor:
     async def keep(self, config: ProcessConfig) -> None:
         """Run the process of ``config`` and run it again whenever it dies, until cancelled.
 
-        :raises AgentProcessFailed: it dies again and again before it is ready
+        :raises AgentProcessFailed: it fails again and again
         """
-        deaths = unready = 0
+        deaths = failures = 0
         while True:
-            began = time.monotonic()
-            ready, returncode, output = await self._run_once(config)
-            unready = 0 if ready else unready + 1
-            if unready >= _STARTS:
-                raise AgentProcessFailed(config.name, returncode, output)
-            deaths = 1 if time.monotonic() - began > _STEADY else deaths + 1
+            life = await self._live(config)
+            failures = failures + 1 if life.failed else 0
+            if failures >= _STARTS:
+                raise AgentProcessFailed(config.name, life.returncode, life.output)
+            deaths = 1 if life.seconds > _STEADY else deaths + 1
             pause = _BACKOFF[min(deaths, len(_BACKOFF)) - 1]
-            _log.warning("%s ended with %s; starting it again in %s s", config.name, _ending(returncode), pause)
+            _log.warning("%s ended with %s; starting it again in %s s", config.name, _ending(life.returncode), pause)
             await anyio.sleep(pause)
 
-    async def _run_once(self, config: ProcessConfig) -> tuple[bool, int | None, list[str]]:
-        """Run the process to its end; return whether it got ready, its exit status and the end of what it wrote."""
+    async def _live(self, config: ProcessConfig) -> _Life:
+        """Run the process to its end."""
+        began, ready = time.monotonic(), False
         written: deque[str] = deque(maxlen=_LINES_KEPT)
         process = await _start(config, self._environment)
         self._running[config.name] = process
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(_read_lines, process, config.name, written)
-                ready = await _wait_ready(process)
-                await process.wait()
+                group.start_soon(_relay, process.stderr, config.name, written)
+                if ready := await _get_ready(process, config):
+                    group.start_soon(_read_on, process.stdout)
+                    await process.wait()
+                await _end(process)
+                group.cancel_scope.deadline = anyio.current_time() + _DRAIN_SECONDS
         finally:
             with anyio.CancelScope(shield=True):
                 await _end(process)
+                await process.aclose()
             self._running.pop(config.name, None)
-        return ready, process.returncode, list(written)
+        return _Life(ready, time.monotonic() - began, process.returncode, tuple(written))
 
 
 @asynccontextmanager
 async def supervised(
     configs: Sequence[ProcessConfig], environment: Mapping[str, str] = os.environ
 ) -> AsyncIterator[Supervisor]:
-    """Keep a process for each of ``configs`` while the block runs; end them all on leaving, within ``GRACE`` and a bit.
+    """Keep a process for each of ``configs`` while the block runs; end them all on leaving, within a second.
 
     ``environment`` is the processes' whole environment.
 
-    :raises AgentProcessFailed: in a group, when one of them never gets ready; the block is cancelled
+    :raises AgentProcessFailed: in a group, when one of them fails again and again; the block is cancelled
     """
     supervisor = Supervisor(environment)
     async with anyio.create_task_group() as group:
-        _keep_all(group, supervisor, configs)
+        for config in configs:
+            group.start_soon(supervisor.keep, config, name=f"keep {config.name}")
         yield supervisor
         group.cancel_scope.cancel()
 
 
-def _keep_all(group: TaskGroup, supervisor: Supervisor, configs: Sequence[ProcessConfig]) -> None:
-    for config in configs:
-        group.start_soon(supervisor.keep, config, name=f"keep {config.name}")
-
-
 async def _start(config: ProcessConfig, environment: Mapping[str, str]) -> Process:
-    command = [sys.executable, "-I", "-S", _tether.__file__, str(os.getpid())]
-    command += [sys.executable, "-m", "interlock.runtime.process", config.name]  # the name is for who reads ps
-    process = await anyio.open_process(command, env=dict(environment), start_new_session=True)
-    if process.stdin is None:
-        raise RuntimeError("a process was started without the pipe that was asked for")
-    with contextlib.suppress(anyio.BrokenResourceError):  # it died at once: its exit status tells
-        await process.stdin.send(config.model_dump_json(exclude_defaults=True).encode())
-    await process.stdin.aclose()
-    return process
+    command = tethered([sys.executable, "-m", "interlock.runtime.process", config.name])  # the name is for ps
+    return await anyio.open_process(command, env=dict(environment), start_new_session=True)
 
 
-async def _wait_ready(process: Process) -> bool:
-    """Wait until the process says that it is ready, or ends without."""
-    if process.stdout is None:
-        return False
-    with contextlib.suppress(anyio.EndOfStream):
-        return bool(await process.stdout.receive(16))
+async def _get_ready(process: Process, config: ProcessConfig) -> bool:
+    """Tell the process what it is and wait for its first word; False when it has none, or not in time."""
+    if process.stdin is None or process.stdout is None:
+        raise RuntimeError("a process was started without the pipes that were asked for")
+    with anyio.move_on_after(_READY_SECONDS), suppress(anyio.EndOfStream):
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # it died at once: its exit status tells
+            await process.stdin.send(config.model_dump_json(exclude_defaults=True).encode())
+        await process.stdin.aclose()
+        return bool(await process.stdout.receive())
+    with anyio.move_on_after(_GRACE):  # who closed his output is about to end
+        await process.wait()
+    if process.returncode is None:
+        _log.warning("%s was not ready after %g s", config.name, _READY_SECONDS)
     return False
 
 
-async def _read_lines(process: Process, name: str, kept: deque[str]) -> None:
+async def _read_on(stream: ByteReceiveStream | None) -> None:
+    """Throw away what the process writes, so that it never waits for a reader."""
+    if stream is not None:
+        async for _ in stream:
+            pass
+
+
+async def _relay(stream: ByteReceiveStream | None, name: str, kept: deque[str]) -> None:
     """Pass on what the process writes to its standard error, line by line, and keep the end of it."""
-    if process.stderr is None:
-        return
     rest = b""
-    async for chunk in process.stderr:
+    if stream is None:
+        return
+    async for chunk in stream:
         *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > _LINE_BYTES:
+            lines, rest = [*lines, rest], b""
         for line in lines:
-            text = line.decode(errors="replace")
-            kept.append(text)
-            _log.warning("%s: %s", name, text)
+            _relay_line(line, name, kept)
+    if rest:
+        _relay_line(rest, name, kept)
+
+
+def _relay_line(line: bytes, name: str, kept: deque[str]) -> None:
+    text = line.decode(errors="replace").rstrip()
+    kept.append(text)
+    _log.warning("%s: %s", name, text)
 
 
 async def _end(process: Process) -> None:
     """End the process and everything in its session that did not move to another."""
     _signal(process, signal.SIGTERM)
-    with anyio.move_on_after(GRACE):
+    with anyio.move_on_after(_GRACE):
         await process.wait()
     _signal(process, signal.SIGKILL)
     await process.wait()
-    for stream in (process.stdin, process.stdout, process.stderr):
-        if stream is not None:
-            await stream.aclose()
 
 
 def _signal(process: Process, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
 
 

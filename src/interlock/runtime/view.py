@@ -2,22 +2,26 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from interlock.protocol.machine import Entry, JobState, Phase, StepState, TaskState
+from interlock.observability.logging import configure_logging
+from interlock.protocol.machine import Entry, JobState, Phase, StepState
 from interlock.protocol.messages import JobClosed, JobSubmitted, PlanExpanded, TaskAssigned, TaskClosed, TaskVerdict
 from interlock.runtime.client import Progress
+from interlock.runtime.show import one_line, reader_may_leave
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["LiveView", "PlainView", "Redraw", "View", "describe", "draw", "open_view"]
+__all__ = ["LiveView", "PlainView", "View", "describe", "open_view"]
 
 _EVENTS_SHOWN = 8
-_REFRESH = 0.1
-"""Seconds between two drawings of the live table."""
+
+_DRAWN_PER_SECOND = 4
 
 _SUMMARY_EVERY = 1.0
 """Seconds between two progress lines of the plain view."""
@@ -51,72 +55,67 @@ class PlainView:
             self.say("; ".join(_summary(progress.state.steps[name]) for name in progress.state.order))
 
     def say(self, text: str) -> None:
-        """Print one line."""
-        print(text, file=self._stream, flush=True)
+        """Print one line; once nobody reads them any more, the job goes on in silence."""
+        with reader_may_leave(self._stream):
+            print(one_line(text), file=self._stream, flush=True)
 
 
 class LiveView:
-    """A table of the steps and the last events, redrawn in place."""
+    """A table of the steps and the last events."""
 
-    def __init__(self, redraw: "Redraw") -> None:
-        self._redraw = redraw
-        self._events: list[str] = []
-        self._drawn = 0.0
+    def __init__(self) -> None:
+        self._state = JobState()
+        self._events: tuple[str, ...] = ()
 
     def show(self, progress: Progress) -> None:
-        """Keep what is worth telling and redraw the table, ten times a second at most."""
+        """Keep the state and what is worth telling for the next drawing."""
         lines = (describe(entry, progress.state) for entry in progress.entries)
-        self._events = [*self._events, *filter(None, lines)][-_EVENTS_SHOWN:]
-        now = time.monotonic()
-        if progress.state.closed is None and now - self._drawn < _REFRESH:
-            return
-        self._drawn = now
-        self._redraw(progress.state, self._events)
+        self._events = (*self._events, *filter(None, lines))[-_EVENTS_SHOWN:]
+        self._state = progress.state
 
     def say(self, text: str) -> None:
-        """Put a line among the events; it is drawn with the next news."""
-        self._events = [*self._events, text][-_EVENTS_SHOWN:]
+        """Put a line among the events."""
+        self._events = (*self._events, text)[-_EVENTS_SHOWN:]
 
+    def draw(self) -> "Table":
+        """Return the table with the last events below. May be called from another thread."""
+        from rich.table import Table  # noqa: PLC0415 -- only a terminal needs it
+        from rich.text import Text  # noqa: PLC0415
 
-class Redraw(Protocol):
-    """Draws a state and the last events."""
-
-    def __call__(self, state: JobState, events: list[str], /) -> None: ...
+        state, outer = self._state, Table.grid()
+        table = Table(title=Text(_title(state)), title_justify="left")
+        table.add_column("step")
+        table.add_column("agent")
+        for name in ("tasks", "waiting", "working", "checking", "accepted", "redone", "failed"):
+            table.add_column(name, justify="right")
+        phases = Counter((task.step, task.phase is Phase.ASSIGNED) for task in state.open_tasks())
+        for name in state.order:
+            table.add_row(*_row(state.steps[name], phases[name, True], phases[name, False]))
+        outer.add_row(table)
+        outer.add_row(Text("\n".join(map(one_line, self._events)), overflow="ellipsis", no_wrap=True))
+        return outer
 
 
 @contextmanager
-def open_view(stream: TextIO = sys.stderr) -> Iterator[View]:
-    """Open the view that suits ``stream``: live in a terminal, plain elsewhere."""
-    if not stream.isatty():
-        yield PlainView(stream)
+def open_view(stream: TextIO | None = None) -> Iterator[View]:
+    """Open the view that suits ``stream`` (by default standard error): live in a terminal, plain elsewhere.
+
+    While the live view is open, logs appear above it.
+    """
+    shown_on: TextIO = stream or sys.stderr
+    if not shown_on.isatty():
+        yield PlainView(shown_on)
         return
     from rich.console import Console  # noqa: PLC0415 -- only a terminal needs it
     from rich.live import Live  # noqa: PLC0415
 
-    with Live(console=Console(file=stream), auto_refresh=False) as live:
-
-        def redraw(state: JobState, events: list[str]) -> None:
-            live.update(draw(state, events), refresh=True)
-
-        yield LiveView(redraw)
-
-
-def draw(state: JobState, events: list[str]) -> "Table":
-    """Return the table of the steps with the last events below."""
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    outer = Table.grid()
-    table = Table(title=_title(state), title_justify="left")
-    table.add_column("step")
-    table.add_column("agent")
-    for name in ("tasks", "waiting", "working", "checking", "accepted", "redone", "failed"):
-        table.add_column(name, justify="right")
-    for name in state.order:
-        table.add_row(*_row(state, state.steps[name]))
-    outer.add_row(table)
-    outer.add_row(Text("\n".join(events), overflow="ellipsis", no_wrap=True))
-    return outer
+    view = LiveView()
+    try:
+        with Live(get_renderable=view.draw, console=Console(file=shown_on), refresh_per_second=_DRAWN_PER_SECOND):
+            configure_logging("interlock")  # standard error is the view's now
+            yield view
+    finally:
+        configure_logging("interlock")
 
 
 def describe(entry: Entry, state: JobState) -> str:
@@ -153,16 +152,16 @@ def _name(state: JobState, task: str) -> str:
 
 
 def _title(state: JobState) -> str:
-    submitted = state.submitted
+    submitted, closed = state.submitted, state.closed
     if submitted is None:
         return ""
+    seconds = ((closed.at if closed else datetime.now(UTC)) - submitted.at).total_seconds()
     tokens = state.usage.prompt_tokens + state.usage.completion_tokens
-    status = state.closed.status if state.closed else "running"
-    return f"{submitted.job}  {status}  {state.usage.calls} calls, {tokens} tokens"
+    status = closed.status if closed else "running"
+    return f"{submitted.job}  {status}  {seconds:.0f} s, {state.usage.calls} calls, {tokens} tokens"
 
 
-def _row(state: JobState, step: StepState) -> tuple[str, ...]:
-    working, checking = _phases(state, step)
+def _row(step: StepState, working: int, checking: int) -> tuple[str, ...]:
     size = step.size
     waiting = "?" if size is None else str(size - step.closed - step.open)
     counts = (working, checking, step.accepted, step.redone, step.failed + step.cancelled)
@@ -173,15 +172,6 @@ def _row(state: JobState, step: StepState) -> tuple[str, ...]:
         waiting,
         *(str(count or "") for count in counts),
     )
-
-
-def _phases(state: JobState, step: StepState) -> tuple[int, int]:
-    """Return how many tasks of ``step`` are being worked on and how many are being checked."""
-    if not step.open:
-        return 0, 0
-    tasks: list[TaskState] = [task for task in state.open_tasks() if task.step == step.spec.step]
-    working = sum(task.phase is Phase.ASSIGNED for task in tasks)
-    return working, len(tasks) - working
 
 
 def _summary(step: StepState) -> str:

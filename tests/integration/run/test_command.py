@@ -5,10 +5,10 @@ import signal
 from pathlib import Path
 
 import anyio
-
-from interlock.testing import Answer, Call, Hang, Reply, ScriptedServer
 from tests.cli import alive, descendants, interlock, running
 from tests.teams import digest_team, item_of, summary, write_items, write_team
+
+from interlock.testing import Answer, Call, Hang, Reply, ScriptedServer
 
 
 async def test_one_job_from_run_to_show(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ async def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
 
 
 async def test_nothing_survives_a_killed_command(tmp_path: Path) -> None:
-    """kill -9 of the command takes the broker and every agent process with it."""
+    """A ``kill -9`` of the command takes the broker and every agent process with it."""
     write_items(tmp_path, 1)
     team = write_team(tmp_path, digest_team())
     async with ScriptedServer(Hang()) as server:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import anyio
 import pytest
-
-from interlock.testing import Answer, Call, ScriptedServer
 from tests.cli import agent_pids, interlock, kill, read_log, running
 from tests.oracle import account_of
 from tests.teams import digest_team, item_of, summary, write_items, write_team
+
+from interlock.testing import Answer, Call, ScriptedServer
 
 _ITEMS = 1000
 _PARALLEL = 64
@@ -42,7 +42,7 @@ async def test_a_thousand_items_lose_and_double_nothing(tmp_path: Path, team: Pa
 
 
 async def test_a_killed_worker_changes_nothing(tmp_path: Path, team: Path) -> None:
-    """kill -9 of a worker in the middle of the run: the same result, and nothing stands twice in the log."""
+    """A ``kill -9`` of a worker in the middle of the run: the same result, and nothing stands twice in the log."""
     async with ScriptedServer(_slowly) as server:
         env = {"INTERLOCK_MODEL_URL": server.url}
         async with running("run", str(team), "go", "--json", env=env, cwd=tmp_path) as command:

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from interlock.testing import Answer, Call, ScriptedServer
 from tests.cli import interlock
 from tests.otlp_receiver import OtlpReceiver, ReceivedSpan
 from tests.teams import digest_team, item_of, summary, write_items, write_team
+
+from interlock.testing import Answer, Call, ScriptedServer
 
 
 def _first_item_wrong_first(call: Call) -> Answer:
@@ -58,7 +59,7 @@ async def test_a_job_with_a_redo_is_one_trace_of_all_processes(tmp_path: Path) -
 
 
 async def test_a_dead_collector_changes_nothing(tmp_path: Path) -> None:
-    """With tracing on and nobody listening, the job runs to its end and says nothing on standard output but its report."""
+    """With tracing on and nobody listening, the job runs to its end and prints nothing but its report."""
     write_items(tmp_path, 1)
     team = write_team(tmp_path, digest_team())
     async with ScriptedServer(summary) as server:

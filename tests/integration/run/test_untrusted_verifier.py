@@ -5,10 +5,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from interlock.testing import Answer, Call, Fail, Hang, HangUp, Malformed, Reply, ScriptedServer
 from tests.cli import Finished, agent_pids, interlock, read_log, running
 from tests.oracle import account_of
 from tests.teams import digest_team, item_of, summary, write_items, write_team
+
+from interlock.testing import Answer, Call, Fail, Hang, HangUp, Malformed, Reply, ScriptedServer
 
 _JUDGE = [{"judge": "The summary names its item."}]
 

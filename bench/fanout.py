@@ -1,0 +1,154 @@
+"""Items per second through a whole `interlock run`, against the same calls written by hand, in one run.
+
+    python -m bench.fanout [--items N] [--parallel P] [--latency MS] [--durable] [--json]
+
+Each item costs one call of a worker and one of a judge. The model is `interlock.testing`'s scripted server in a process
+of its own. By hand means: one process, asyncio, the openai client as its documentation shows it, a semaphore, the same
+two calls an item, nothing checked, nothing kept. Interlock's figure is taken from its log, from the first assignment
+to the last closed task, so that starting processes is left out on both sides; by hand is timed from the first call on.
+The machines are noisy: compare the ratio, not the figures.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from interlock.protocol.messages import TaskAssigned, TaskClosed
+from interlock.protocol.subjects import log_subjects
+from interlock.runtime.place import Place, open_bus
+
+_ANSWER = {"c1": {"holds": True, "evidence": "it is", "change": ""}}
+"""Good for both: a judge's verdict, and any text for the worker."""
+
+
+def main() -> None:
+    """Measure both and print a line of JSON, or a table."""
+    options = _options()
+    with _model(options.latency) as url, tempfile.TemporaryDirectory(prefix="interlock-bench-") as folder:
+        by_hand = options.items / asyncio.run(_by_hand(url, options.items, options.parallel))
+        seconds, cpu = _interlock(Path(folder), url, options)
+    found = {
+        "items_per_s": round(options.items / seconds, 1),
+        "by_hand_items_per_s": round(by_hand, 1),
+        "ratio": round(options.items / seconds / by_hand, 2),
+        "cpu_ms_per_item": round(cpu / options.items * 1000, 2),
+        "profile": "durable" if options.durable else "fast",
+        "items": options.items,
+        "parallel": options.parallel,
+        "latency_ms": options.latency,
+    }
+    if options.json:
+        print(json.dumps(found))
+    else:
+        print("\n".join(f"{name:20} {value}" for name, value in found.items()))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.fanout", description="Items per second, against by hand.")
+    parser.add_argument("--items", type=int, default=1000)
+    parser.add_argument("--parallel", type=int, default=64)
+    parser.add_argument("--latency", type=float, default=0, metavar="MS", help="of each call to the model")
+    parser.add_argument("--durable", action="store_true", help="sync the log before anything counts as written")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+@contextmanager
+def _model(latency: float) -> Iterator[str]:
+    command = [sys.executable, "-m", "interlock.testing", "--answer", json.dumps(_ANSWER), "--delay", str(latency / 1000)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            yield server.stdout.readline().strip()
+        finally:
+            server.terminate()
+
+
+async def _by_hand(url: str, items: int, parallel: int) -> float:
+    """Return the seconds that a hand-written loop takes."""
+    import openai
+
+    client = openai.AsyncOpenAI(base_url=url, api_key="none")
+    room = asyncio.Semaphore(parallel)
+
+    async def call(text: str) -> str | None:
+        answer = await client.chat.completions.create(model="m", messages=[{"role": "user", "content": text}])
+        return answer.choices[0].message.content
+
+    async def one(number: int) -> None:
+        async with room:
+            summary = await call(f"Answer item {number}.")
+            await call(f"Does it name the item? {summary}")
+
+    await call("warm up")
+    began = time.perf_counter()
+    await asyncio.gather(*(one(number) for number in range(items)))
+    took = time.perf_counter() - began
+    await client.close()
+    return took
+
+
+def _interlock(folder: Path, url: str, options: argparse.Namespace) -> tuple[float, float]:
+    """Return the seconds between first assignment and last closing, and the CPU seconds of all processes together."""
+    (folder / "items.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in range(options.items)))
+    (folder / "team.yaml").write_text(json.dumps(_team(options.parallel)))
+    command = [sys.executable, "-m", "interlock.runtime.cli", "run", "team.yaml", "bench", "--json"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        command + ["--durable"] * options.durable,
+        cwd=folder,
+        env={**os.environ, "INTERLOCK_MODEL_URL": url, "INTERLOCK_STATE": str(folder / "state")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        sys.exit(f"the run ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return anyio.run(_span, folder / "state"), cpu
+
+
+def _team(parallel: int) -> dict[str, Any]:
+    return {
+        "interlock": 1,
+        "team": "bench",
+        "agents": {"reader": {"kind": "worker"}, "checker": {"kind": "verifier"}},
+        "plan": [
+            {
+                "step": "answer",
+                "for_each": {"jsonl": "items.jsonl"},
+                "agent": "reader",
+                "do": "Answer item {{ item.n }}.",
+                "verify": {"criteria": [{"judge": "It names the item."}]},
+            }
+        ],
+        "limits": {"parallel": parallel},
+    }
+
+
+async def _span(state: Path) -> float:
+    assigned, closed = [], []
+    async with open_bus(Place(state), "bench") as (bus, _), bus.follow([log_subjects(bus.ns)]) as batches:
+        async for batch in batches:
+            assigned += [entry.message.at for entry in batch.entries if isinstance(entry.message, TaskAssigned)]
+            closed += [entry.message.at for entry in batch.entries if isinstance(entry.message, TaskClosed)]
+            if batch.pending == 0:
+                break
+    return (max(closed) - min(assigned)).total_seconds()
+
+
+if __name__ == "__main__":
+    main()

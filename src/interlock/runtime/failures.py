@@ -1,0 +1,17 @@
+"""What several modules have to know of failures: which pass by themselves, and which one stands for a group."""
+
+from typing import TypeVar
+
+from interlock.runtime.bus_errors import AppendInDoubt, BrokerUnreachable, ReplyMissing
+
+__all__ = ["BROKER_AWAY", "first_error"]
+
+_Error = TypeVar("_Error", bound=BaseException)
+
+BROKER_AWAY = (BrokerUnreachable, AppendInDoubt, ReplyMissing)
+"""What a request or an append raises while the broker is away: the same may be tried again."""
+
+
+def first_error(error: _Error | BaseExceptionGroup[_Error]) -> _Error:
+    """Return ``error``, or the first of a group's errors, however deep it stands."""
+    return first_error(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error

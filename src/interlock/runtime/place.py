@@ -1,0 +1,53 @@
+"""Where a command's log is: with a broker of its own on a state folder, or with one that runs elsewhere."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from interlock.runtime.address import BrokerAddress
+from interlock.runtime.broker import embedded_broker, running_broker
+from interlock.runtime.bus import Bus
+
+__all__ = ["NAMESPACE", "Place", "open_bus", "open_log"]
+
+NAMESPACE = "main"
+"""The namespace that commands work in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the log is."""
+
+    state: Path
+    """The embedded broker's folder; unused with ``nats``."""
+    nats: BrokerAddress | None = None
+    """A broker that runs elsewhere."""
+    durable: bool = False
+    """Whether the embedded broker syncs before it acknowledges."""
+
+
+@asynccontextmanager
+async def open_bus(place: Place, name: str) -> AsyncIterator[tuple[Bus, BrokerAddress]]:
+    """Connect to the broker of ``place``, starting the embedded one where none is named.
+
+    :raises BrokerError: the embedded broker cannot be started
+    :raises BusError: the broker cannot be reached
+    """
+    async with AsyncExitStack() as stack:
+        address = place.nats
+        if address is None:
+            address = await stack.enter_async_context(embedded_broker(place.state, durable=place.durable))
+        yield await stack.enter_async_context(Bus.connect(address, NAMESPACE, name)), address
+
+
+@asynccontextmanager
+async def open_log(place: Place, name: str) -> AsyncIterator[Bus]:
+    """Connect as ``open_bus`` does, or to the broker that another command runs on the state folder just now.
+
+    :raises BrokerError: the embedded broker cannot be started
+    :raises BusError: the broker cannot be reached
+    """
+    reached = replace(place, nats=place.nats or running_broker(place.state))
+    async with open_bus(reached, name) as (bus, _):
+        yield bus

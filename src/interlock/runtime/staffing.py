@@ -1,0 +1,95 @@
+"""Which processes the agents of a team need, and which models they think with."""
+
+import math
+import os
+
+from interlock.agents.manager import verifier_of
+from interlock.backends.capabilities import CAPABILITIES
+from interlock.backends.engines import MODEL_URL_ENV
+from interlock.protocol.criteria import JudgeCriterion
+from interlock.protocol.team import Engine, Handover, ModelSettings, Team
+from interlock.runtime.address import BrokerAddress
+from interlock.runtime.config import BrokerLogin, ProcessConfig
+
+__all__ = ["models_used", "process_configs"]
+
+
+def process_configs(
+    team: Team, ns: str, address: BrokerAddress, *, job: str | None = None, workers: int | None = None
+) -> list[ProcessConfig]:
+    """Return one configuration for each process that ``team`` needs: a manager, its workers and its verifiers.
+
+    ``workers`` are the processes of each worker; left out, the workers share the cores. An agent never gets more
+    processes than it can have tasks at once.
+    """
+    broker = BrokerLogin.of(address)
+    used = _agents_used(team)
+    cores_each = (os.cpu_count() or 1) // max(1, sum(team.agents[name].kind == "worker" for name in used))
+    configs = [ProcessConfig(kind="manager", name="manager", ns=ns, broker=broker, job=job)]
+    for name in used:
+        agent, settings = team.agents[name], _settings(team, name) if _thinks(team, name) else None
+        serial = settings is not None and CAPABILITIES[_engine_of(settings)].parallel == 1
+        copies = min(workers or max(1, cores_each), _most_at_once(team, name)) if agent.kind == "worker" else 1
+        copies = 1 if serial else copies
+        configs += (
+            ProcessConfig(
+                kind="worker" if agent.kind == "worker" else "verifier",
+                name=f"{name}-{number}",
+                ns=ns,
+                broker=broker,
+                job=job,
+                team=team.team,
+                agent_name=name,
+                agent=agent,
+                model=settings,
+                slots=1 if serial else max(1, math.ceil(team.limits.parallel / copies)),
+            )
+            for number in range(1, copies + 1)
+        )
+    return configs
+
+
+def models_used(team: Team) -> list[tuple[str, ModelSettings]]:
+    """Return the agents that think in a job of ``team``, with the model that each thinks with."""
+    return [(name, _settings(team, name)) for name in _agents_used(team) if _thinks(team, name)]
+
+
+def _agents_used(team: Team) -> list[str]:
+    """Return the workers and verifiers that the plan names, in its order."""
+    names: dict[str, None] = {}
+    for step in team.plan:
+        names[step.agent] = None
+        if isinstance(step.on_failure, Handover):
+            names[step.on_failure.agent] = None
+        names[verifier_of(team, step)] = None
+    return list(names)
+
+
+def _thinks(team: Team, name: str) -> bool:
+    """Whether an agent needs a model: a worker does, a verifier only as a judge."""
+    if team.agents[name].kind == "worker":
+        return True
+    judged = [step for step in team.plan if verifier_of(team, step) == name]
+    return any(isinstance(criterion, JudgeCriterion) for step in judged for criterion in step.verify.criteria)
+
+
+def _most_at_once(team: Team, worker: str) -> int:
+    """Return how many tasks an agent can have at once; a list that is only known later may be as long as it likes."""
+    tasks = 0
+    for step in team.plan:
+        takes_over = isinstance(step.on_failure, Handover) and step.on_failure.agent == worker
+        if step.agent == worker or takes_over:
+            tasks += 1 if step.for_each is None else _length(step.for_each, team.limits.parallel)
+    return max(1, min(tasks, team.limits.parallel))
+
+
+def _length(for_each: object, unknown: int) -> int:
+    return len(for_each) if isinstance(for_each, tuple) else unknown
+
+
+def _settings(team: Team, name: str) -> ModelSettings:
+    return team.agents[name].model or team.model
+
+
+def _engine_of(settings: ModelSettings) -> Engine:
+    return "openai" if os.environ.get(MODEL_URL_ENV) else settings.engine
