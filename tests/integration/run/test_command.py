@@ -84,14 +84,13 @@ async def test_nothing_survives_a_killed_command(tmp_path: Path) -> None:
     async with ScriptedServer(Hang()) as server:
         env = {"INTERLOCK_MODEL_URL": server.url}
         async with running("run", str(team), "go", env=env, cwd=tmp_path) as command:
-            while not server.calls:
-                await anyio.sleep(0.01)
+            await server.until(lambda seen: bool(seen.calls))
             family = descendants(command.process.pid)
             assert len(family) >= 4
             command.process.kill()
             await command.process.wait()
         with anyio.fail_after(5):
-            while any(alive(pid) for pid in family):
+            while any(alive(pid) for pid in family):  # noqa: ASYNC110 -- nobody tells of the end of a process not his
                 await anyio.sleep(0.01)
 
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import anyio
 import pytest
 from tests.cli import agent_pids, interlock, kill, read_log, running
 from tests.oracle import account_of
@@ -46,7 +45,7 @@ async def test_a_killed_worker_changes_nothing(tmp_path: Path, team: Path) -> No
     async with ScriptedServer(_slowly) as server:
         env = {"INTERLOCK_MODEL_URL": server.url}
         async with running("run", str(team), "go", "--json", env=env, cwd=tmp_path) as command:
-            await _answered(server, _ITEMS // 4)
+            await server.until(lambda seen: len(seen.calls) >= _ITEMS // 4)
             victims = agent_pids(command.process.pid, "reader")
             assert victims
             kill(victims[0])
@@ -62,9 +61,3 @@ async def test_a_killed_worker_changes_nothing(tmp_path: Path, team: Path) -> No
 
 def _slowly(call: Call) -> Answer:
     return _every_tenth_wrong_first(call, delay=0.02)
-
-
-async def _answered(server: ScriptedServer, count: int) -> None:
-    with anyio.fail_after(60):
-        while len(server.calls) < count:
-            await anyio.sleep(0.01)
