@@ -41,7 +41,7 @@ _KIND = "Interlock-Kind"
 _LIVE_AHEAD = 4096
 _FORGOTTEN_SECONDS = 600.0
 
-Inject = Callable[[dict[str, str]], None]
+_Inject = Callable[[dict[str, str]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Live:
 class Bus:
     """One namespace of a broker. Open it with ``Bus.connect``; one for a process is enough."""
 
-    def __init__(self, wire: Wire, ns: str, settings: BusSettings, inject: Inject | None) -> None:
+    def __init__(self, wire: Wire, ns: str, settings: BusSettings, inject: _Inject | None) -> None:
         self._wire = wire
         self._stream = f"IL_{ns}"
         self._settings = settings
@@ -88,7 +88,7 @@ class Bus:
         name: str,
         *,
         settings: BusSettings | None = None,
-        inject: Inject | None = None,
+        inject: _Inject | None = None,
     ) -> "AsyncIterator[Bus]":
         """Connect as ``name`` (shown by the broker's tools) and make the stream and the bucket of ``ns`` if need be.
 
