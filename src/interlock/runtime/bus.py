@@ -33,6 +33,7 @@ from interlock.runtime._wire import Wire
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.bus_errors import EntryMissing, NamespaceWrong, PublishDenied
 from interlock.runtime.deliveries import Deliveries, PullOptions
+from interlock.runtime.orders import Orders
 from interlock.runtime.received import Reader, Received
 
 __all__ = ["Bus", "BusSettings", "Live"]
@@ -77,6 +78,7 @@ class Bus:
         self._blobs = Blobs(wire, ns)
         self._reader = Reader(self._blobs)
         self._appender = Appender(wire, self._stream, settings.settle_seconds)
+        self.orders = Orders(wire, ns)
         self.ns = ns
 
     @classmethod
@@ -266,3 +268,4 @@ class Bus:
         }
         await ensure_stream(self._wire, config)
         await self._blobs.ensure(self._settings.replicas)
+        await self.orders.ensure(self._settings.replicas)

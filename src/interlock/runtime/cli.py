@@ -5,8 +5,9 @@ Only the standard library is imported until a command runs, so that help and mis
 
 import argparse
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -48,6 +49,8 @@ def parser() -> argparse.ArgumentParser:
     _run(commands)
     _jobs(commands)
     _show(commands)
+    _kill(commands)
+    _resume(commands)
     _schema(commands)
     _doctor(commands)
     return top
@@ -76,6 +79,12 @@ def _run(commands: _Commands) -> None:
         help="give the team's input K; K=@FILE takes the content of FILE; repeat it for an input of several files",
     )
     run.add_argument("--workers", metavar="N", type=_positive, help="processes of each worker (default: one a core)")
+    run.add_argument(
+        "--guard",
+        choices=("strict", "available"),
+        default="available",
+        help="how long agents work on while nobody can tell whether they were killed: 1 s or 15 s (default)",
+    )
     run.add_argument("--durable", action="store_true", help="sync the log to disk before anything counts as written")
     _json(run)
     _place(run)
@@ -92,6 +101,51 @@ def _show(commands: _Commands) -> None:
     show.add_argument("job", metavar="JOB")
     _json(show)
     _place(show)
+
+
+def _kill(commands: _Commands) -> None:
+    kill = commands.add_parser(
+        "kill",
+        help="stop everything, a team, a job or an agent, at once and until it is resumed",
+        description="Stop a scope at once. The order stays: what was killed is not started again until it is resumed.",
+    )
+    _scope(kill)
+    kill.add_argument("--reason", metavar="TEXT", default="", help="what will stand in the reports of the jobs")
+    _place(kill)
+
+
+def _resume(commands: _Commands) -> None:
+    resume = commands.add_parser(
+        "resume",
+        help="lift a kill order",
+        description="Lift the kill order of a scope. A job that was killed has ended; submit it anew.",
+    )
+    _scope(resume)
+    _place(resume)
+
+
+def _scope(command: argparse.ArgumentParser) -> None:
+    scope = command.add_mutually_exclusive_group(required=True)
+    scope.add_argument("--all", dest="scope", action="store_const", const=("all",), help="everything")
+    scope.add_argument("--team", dest="scope", metavar="T", type=_named("team"), help="every job of a team")
+    scope.add_argument("--job", dest="scope", metavar="J", type=_named("job"), help="one job")
+    scope.add_argument("--agent", dest="scope", metavar="A@T", type=_agent, help="one agent of a team, in every job")
+
+
+def _named(kind: str) -> Callable[[str], tuple[str, ...]]:
+    def parse(text: str) -> tuple[str, ...]:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", text):
+            raise argparse.ArgumentTypeError(f"{text!r} is no name of a {kind}")
+        return kind, text
+
+    return parse
+
+
+def _agent(text: str) -> tuple[str, ...]:
+    match = re.fullmatch(r"([a-z][a-z0-9_-]{0,62})@([a-z][a-z0-9_-]{0,62})", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no agent: write AGENT@TEAM, such as reader@digest")
+    return "agent", match[1], match[2]
 
 
 def _schema(commands: _Commands) -> None:

@@ -26,6 +26,7 @@ from interlock.backends.errors import (
 )
 from interlock.observability.logging import configure_logging
 from interlock.observability.tracing import Tracing
+from interlock.protocol.control import AgentScope, AllScope, JobScope, TeamScope
 from interlock.protocol.errors import BodyTooLarge
 from interlock.protocol.machine import JobState
 from interlock.protocol.team import Team
@@ -33,8 +34,10 @@ from interlock.runtime.address import AddressInvalid, BrokerAddress
 from interlock.runtime.broker_errors import BrokerError
 from interlock.runtime.bus_errors import BusError
 from interlock.runtime.client import JobNotFound, read_job
+from interlock.runtime.closing import JobLeftOpen
 from interlock.runtime.failures import first_error
-from interlock.runtime.launch import Interruption, JobInterrupted, JobLeftOpen, Order, run_job
+from interlock.runtime.killswitch import JobKilled, describe_order
+from interlock.runtime.launch import Interruption, JobInterrupted, Order, run_job
 from interlock.runtime.place import Place, open_log
 from interlock.runtime.report import Report, report_of
 from interlock.runtime.show import print_jobs, print_out, print_report
@@ -83,7 +86,7 @@ def _complain(error: BaseException) -> int:
         ):
             print(f"interlock: {error}", file=sys.stderr)
             return _USAGE
-        case JobInterrupted():
+        case JobInterrupted() | JobKilled():
             print(f"interlock: {error}", file=sys.stderr)
             return EXIT_OF_STATUS["killed"]
         case BrokerError() | BusError() | ModelError() | AgentProcessFailed() | JobLeftOpen() | OSError():
@@ -113,7 +116,7 @@ def _run(options: argparse.Namespace) -> int:
     frozen = freeze(loaded, parse_inputs(options.input), Path.cwd())
     if (problem := _model_problem(frozen.team)) is not None:
         return _complain(problem)
-    order = Order(frozen.team, options.goal or loaded.team.description, frozen.inputs, options.workers)
+    order = Order(frozen.team, options.goal or loaded.team.description, frozen.inputs, options.workers, options.guard)
     tracing = Tracing.from_environment("interlock-client")
     try:
         state = anyio.run(_run_until_told, _place(options), order, tracing, backend_options={"use_uvloop": True})
@@ -199,6 +202,34 @@ async def _all_reports(place: Place) -> list[tuple[datetime, Report]]:
     return [(state.submitted.at, report_of(state)) for state in states if state.submitted]
 
 
+def _kill(options: argparse.Namespace) -> int:
+    from interlock.runtime.killing import kill  # noqa: PLC0415 -- no other command needs it
+
+    order, ended = anyio.run(kill, _place(options), _scope(options), options.reason)
+    print_out(describe_order(order))
+    print_jobs([report_of(state) for state in ended])
+    return 0
+
+
+def _scope(options: argparse.Namespace) -> AllScope | TeamScope | JobScope | AgentScope:
+    match options.scope:
+        case ("team", team):
+            return TeamScope(team=team)
+        case ("job", job):
+            return JobScope(job=job)
+        case ("agent", agent, team):
+            return AgentScope(agent=agent, team=team)
+        case _:
+            return AllScope()
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from interlock.runtime.killing import resume  # noqa: PLC0415 -- no other command needs it
+
+    print_out(describe_order(anyio.run(resume, _place(options), _scope(options))))
+    return 0
+
+
 def _schema(options: argparse.Namespace) -> int:
     from interlock.protocol.schema import asyncapi, message_schema  # noqa: PLC0415 -- no other command needs it
     from interlock.runtime.teamfile import team_json_schema  # noqa: PLC0415
@@ -234,6 +265,8 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
     "jobs": _jobs,
     "show": _show,
+    "kill": _kill,
+    "resume": _resume,
     "schema": _schema,
     "doctor": _doctor,
 }

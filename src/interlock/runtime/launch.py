@@ -17,23 +17,18 @@ from interlock.protocol.team import Team
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import BusError
-from interlock.runtime.client import JobNotFound, Progress, new_job_id, read_job, submit, watch
-from interlock.runtime.coordinator import Coordinator
-from interlock.runtime.failures import BROKER_AWAY, first_error
+from interlock.runtime.client import JobNotFound, Progress, new_job_id, submit, watch
+from interlock.runtime.closing import JobLeftOpen, close_killed
+from interlock.runtime.failures import first_error
+from interlock.runtime.killswitch import Guard, Guardian
 from interlock.runtime.place import Place, open_bus
 from interlock.runtime.staffing import models_used, process_configs
-from interlock.runtime.supervisor import supervised
+from interlock.runtime.supervisor import Supervisor, supervised
 from interlock.runtime.view import View
 
-__all__ = ["Interruption", "JobInterrupted", "JobLeftOpen", "Order", "run_job"]
+__all__ = ["Interruption", "JobInterrupted", "Order", "run_job"]
 
 _log = logging.getLogger(__name__)
-
-_CLOSING = 10.0
-"""Seconds that a job which is to end may take to be closed in the log."""
-
-_RETRY = 0.1
-"""Seconds before that is tried again where the broker is away."""
 
 
 class JobInterrupted(Exception):
@@ -42,16 +37,6 @@ class JobInterrupted(Exception):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(f"{reason} before the job began")
-
-
-class JobLeftOpen(Exception):
-    """A job that is over and could not be closed in the log."""
-
-    def __init__(self, job: str, reason: str) -> None:
-        self.job = job
-        self.reason = reason
-        """Why it is over."""
-        super().__init__(f"job {job} ({reason}) could not be closed in the log within {_CLOSING:g} s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +48,8 @@ class Order:
     inputs: dict[str, Json]
     workers: int | None = None
     """Processes of each worker; None: one for each core, shared by the team's workers."""
+    guard: Guard = "available"
+    """How long agents may work on while it cannot be known whether they were killed."""
 
 
 class Interruption:
@@ -95,6 +82,7 @@ async def run_job(place: Place, order: Order, view: View, tracing: Tracing, inte
     :raises ModelError: the local engine cannot be started
     :raises AgentProcessFailed: an agent process fails again and again
     :raises BodyTooLarge: team and inputs together are too much
+    :raises JobKilled: a standing kill order forbids the job
     :raises JobInterrupted: there was an interruption before there was a job
     :raises JobLeftOpen: the job was interrupted and could not be closed
     """
@@ -103,7 +91,9 @@ async def run_job(place: Place, order: Order, view: View, tracing: Tracing, inte
         try:
             with interruption.ends():
                 bus, address = await stack.enter_async_context(open_bus(place, "client"))
-                return await _run(bus, address, order, view, tracing, job)
+                guardian = Guardian(bus, team=order.team.team, job=job, guard=order.guard)
+                await guardian.check()
+                return await _run(bus, address, order, view, tracing, job, guardian, interruption)
         except Exception as error:  # noqa: BLE001 -- raised again once the job is closed
             cause = first_error(error)
             if bus is not None:
@@ -114,17 +104,36 @@ async def run_job(place: Place, order: Order, view: View, tracing: Tracing, inte
         return await _close_killed(bus, tracing, job, view, interruption.reason)
 
 
-async def _run(bus: Bus, address: BrokerAddress, order: Order, view: View, tracing: Tracing, job: str) -> JobState:
+async def _run(
+    bus: Bus,
+    address: BrokerAddress,
+    order: Order,
+    view: View,
+    tracing: Tracing,
+    job: str,
+    guardian: Guardian,
+    interruption: Interruption,
+) -> JobState:
     with anyio.CancelScope(shield=True):  # there is a job or there is none
         await submit(bus, tracing, order.team, order.goal, order.inputs, job)
     state = JobState()
     async with _engine(order.team, view) as environment:
         configs = process_configs(order.team, bus.ns, address, job=job, workers=order.workers)
-        async with supervised(configs, environment), aclosing(watch(bus, job)) as news:
-            async for progress in news:
-                view.show(progress)
-                state = progress.state
+        async with supervised(configs, environment) as supervisor, anyio.create_task_group() as group:
+            group.start_soon(_obey, guardian, supervisor, order.team, interruption)
+            async with aclosing(watch(bus, job)) as news:
+                async for progress in news:
+                    view.show(progress)
+                    state = progress.state
+            group.cancel_scope.cancel()
     return state
+
+
+async def _obey(guardian: Guardian, supervisor: Supervisor, team: Team, interruption: Interruption) -> None:
+    """End the job when an order says so; hold the agents that orders stop, and let them go on when they are lifted."""
+    interruption.trigger(
+        await guardian.watch(lambda: supervisor.hold(frozenset(name for name in team.agents if guardian.held(name))))
+    )
 
 
 async def _close_after(error: BaseException, bus: Bus, tracing: Tracing, job: str, view: View) -> None:
@@ -138,35 +147,10 @@ async def _close_after(error: BaseException, bus: Bus, tracing: Tracing, job: st
 
 
 async def _close_killed(bus: Bus, tracing: Tracing, job: str, view: View, reason: str) -> JobState:
-    """Close a job whose agents are gone: no manager is left, so this process decides as one.
-
-    What the agents sent last may still come in and refuse a decision; then it is looked at again.
-
-    :raises JobNotFound: it was never submitted
-    :raises JobLeftOpen: it could not be closed
-    """
-    coordinator = Coordinator(bus, tracing)
-    with anyio.move_on_after(_CLOSING):
-        while True:
-            try:
-                state = await _killed(bus, coordinator, job, reason)
-            except BROKER_AWAY as error:
-                _log.info("closing job %s waits for the broker: %s", job, error)
-                await anyio.sleep(_RETRY)
-                continue
-            if state.closed is not None:
-                view.show(Progress((Entry(state.head, state.closed),), state))
-                return state
-    raise JobLeftOpen(job, reason)
-
-
-async def _killed(bus: Bus, coordinator: Coordinator, job: str, reason: str) -> JobState:
-    state = await read_job(bus, job)
-    if state.submitted is None or state.closed is not None:
-        return state
-    known = coordinator.job(state.submitted, state.origin, state)
-    await coordinator.advance(known, killed=reason)
-    return known.state
+    state = await close_killed(bus, tracing, job, reason)
+    if state.closed is not None:
+        view.show(Progress((Entry(state.head, state.closed),), state))
+    return state
 
 
 @asynccontextmanager

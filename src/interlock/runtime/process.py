@@ -13,6 +13,7 @@ import anyio
 
 from interlock.observability.logging import configure_logging
 from interlock.observability.tracing import Tracing
+from interlock.runtime._family import adopt_orphans
 from interlock.runtime.bus import Bus
 from interlock.runtime.config import ProcessConfig
 from interlock.runtime.failures import first_error
@@ -32,6 +33,7 @@ def main() -> int:
     """
     configure_logging(sys.argv[1] if len(sys.argv) > 1 else "agent")
     try:
+        adopt_orphans()  # so that the supervisor finds all that this process ever started below it
         config = ProcessConfig.model_validate_json(sys.stdin.buffer.read())
         configure_logging(config.name)
         tracing = Tracing.from_environment(f"interlock-{config.kind}", {"service.instance.id": config.name})

@@ -18,6 +18,7 @@ import anyio
 from anyio.abc import ByteReceiveStream, Process
 
 from interlock.backends._tether import tethered
+from interlock.runtime._family import Family
 from interlock.runtime.config import ProcessConfig
 
 __all__ = ["AgentProcessFailed", "Supervisor", "supervised"]
@@ -26,6 +27,9 @@ _log = logging.getLogger(__name__)
 
 _GRACE = 0.5
 """Seconds that a process has to end by itself before it is killed."""
+
+_LOOK = 0.05
+"""Seconds between two looks at what a process that is to end has below it."""
 
 _BACKOFF = (0.1, 0.5, 1.0, 2.0, 5.0)
 """Seconds before a process that died is started again; the last is repeated."""
@@ -81,17 +85,39 @@ class Supervisor:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self._running: dict[str, Process] = {}
+        self._held: frozenset[str] = frozenset()
+        self._changed = anyio.Event()
 
     @property
     def pids(self) -> dict[str, int]:
         """The pid of each process that runs now, by its name."""
         return {name: process.pid for name, process in self._running.items()}
 
+    def hold(self, agents: frozenset[str]) -> None:
+        """End the processes of these agents and start them no more, until another call leaves them out."""
+        if agents != self._held:
+            self._held = agents
+            changed, self._changed = self._changed, anyio.Event()
+            changed.set()
+
     async def keep(self, config: ProcessConfig) -> None:
-        """Run the process of ``config`` and run it again whenever it dies, until cancelled.
+        """Run the process of ``config``, except while its agent is held, until cancelled.
 
         :raises AgentProcessFailed: it fails again and again
         """
+        while True:
+            held = config.agent_name in self._held
+            changed = self._changed
+            async with anyio.create_task_group() as group:
+                if not held:
+                    group.start_soon(self._keep_running, config)
+                while (config.agent_name in self._held) is held:
+                    await changed.wait()
+                    changed = self._changed
+                group.cancel_scope.cancel()
+
+    async def _keep_running(self, config: ProcessConfig) -> None:
+        """Run the process and run it again whenever it dies."""
         deaths = failures = 0
         while True:
             life = await self._live(config)
@@ -193,17 +219,21 @@ def _relay_line(line: bytes, name: str, kept: deque[str]) -> None:
 
 
 async def _end(process: Process) -> None:
-    """End the process and everything in its session that did not move to another."""
-    _signal(process, signal.SIGTERM)
+    """End the process and everything below it, whatever session it moved to."""
+    family = Family(process.pid)
+    _terminate(process)
     with anyio.move_on_after(_GRACE):
-        await process.wait()
-    _signal(process, signal.SIGKILL)
+        while process.returncode is None:
+            family.look()  # again and again: what it starts while it ends is below it only as long as it lives
+            with anyio.move_on_after(_LOOK):
+                await process.wait()
+    family.kill()
     await process.wait()
 
 
-def _signal(process: Process, number: signal.Signals) -> None:
+def _terminate(process: Process) -> None:
     with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
+        os.killpg(process.pid, signal.SIGTERM)
 
 
 def _ending(returncode: int | None) -> str:

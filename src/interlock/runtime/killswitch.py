@@ -1,0 +1,118 @@
+"""The kill switch: orders are written where they outlive everything, and whoever runs agents obeys them at once.
+
+Orders stand in a stream of their own, the last one of each scope. A guardian reads it again and again: that is how it
+hears of new orders even where a message got lost, and how it knows that it still could hear of one. Who cannot know
+that for longer than the guard allows stops its agents by itself.
+"""
+
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Literal
+
+import anyio
+
+from interlock.protocol.control import AgentScope, AllScope, ControlOrder, JobScope, Order, TeamScope, stop_of
+from interlock.runtime.bus import Bus
+from interlock.runtime.bus_errors import AppendInDoubt, BrokerUnreachable, ReplyMissing
+
+__all__ = ["GUARDS", "Guard", "Guardian", "JobKilled", "command", "describe_order"]
+
+_log = logging.getLogger(__name__)
+
+Guard = Literal["strict", "available"]
+
+GUARDS: Mapping[Guard, float] = {"strict": 1.0, "available": 15.0}
+"""Seconds that a guardian lets agents work on without knowing whether they were killed."""
+
+_LOOK = 0.2
+"""Seconds between two looks at the orders: the most that an order takes to be heard of, its message lost."""
+
+_UNHEARD = (BrokerUnreachable, ReplyMissing, AppendInDoubt)
+
+
+class JobKilled(Exception):
+    """A standing order forbids to run this."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        super().__init__(f"{describe_order(order)}; `interlock resume` lifts that")
+
+
+async def command(
+    bus: Bus, scope: AllScope | TeamScope | JobScope | AgentScope, *, stop: bool, reason: str = ""
+) -> Order:
+    """Write a kill or resume order and return it with its epoch; from then on it stands, whoever restarts.
+
+    :raises BusError: the broker cannot be reached, or does not let these credentials
+    """
+    order = ControlOrder(id=uuid.uuid4().hex, stop=stop, scope=scope, reason=reason, at=datetime.now(UTC))
+    return Order(await bus.orders.write(order), order)
+
+
+class Guardian:
+    """Watches the orders for one job that runs here."""
+
+    def __init__(self, bus: Bus, *, team: str, job: str, guard: Guard = "available") -> None:
+        self._bus = bus
+        self._team = team
+        self._job = job
+        self._guard = GUARDS[guard]
+        self._orders: Mapping[str, Order] = {}
+
+    async def check(self) -> None:
+        """Look once.
+
+        :raises JobKilled: a standing order stops the job
+        :raises BusError: the broker cannot be reached
+        """
+        self._orders = await self._bus.orders.standing()
+        stop = stop_of(self._orders, team=self._team, job=self._job)
+        if stop is not None:
+            raise JobKilled(stop)
+
+    def held(self, agent: str) -> Order | None:
+        """Return the order that stops ``agent``, as of the last look."""
+        return stop_of(self._orders, team=self._team, job=self._job, agent=agent)
+
+    async def watch(self, looked: Callable[[], None] = lambda: None) -> str:
+        """Look until the job must stop, and return why; call ``looked`` after each look that heard something."""
+        known = anyio.current_time()
+        while True:
+            try:
+                with anyio.fail_after(max(0.0, known + self._guard - anyio.current_time())) as limit:
+                    async with self._bus.orders.heard() as news:
+                        while True:
+                            asked = anyio.current_time()
+                            await self.check()
+                            known, limit.deadline = asked, asked + self._guard
+                            looked()
+                            with anyio.move_on_after(_LOOK):
+                                await news.receive()
+            except JobKilled as killed:
+                return describe_order(killed.order)
+            except TimeoutError:
+                return f"stopped by itself: for {self._guard:g} s it could not be known whether it was killed"
+            except _UNHEARD as error:
+                _log.info("the orders cannot be read: %s", error)
+                await anyio.sleep(_LOOK)
+
+
+def describe_order(order: Order) -> str:
+    """Say what an order stops or lifts, why, and its epoch."""
+    did = "killed" if order.order.stop else "resumed"
+    reason = f": {order.order.reason}" if order.order.reason else ""
+    return f"{_name(order.order.scope)} {did} by order {order.epoch}{reason}"
+
+
+def _name(scope: AllScope | TeamScope | JobScope | AgentScope) -> str:
+    match scope:
+        case AllScope():
+            return "everything"
+        case TeamScope():
+            return f"team {scope.team}"
+        case JobScope():
+            return f"job {scope.job}"
+        case AgentScope():
+            return f"agent {scope.agent}@{scope.team}"
