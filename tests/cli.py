@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,23 @@ from anyio.abc import Process
 
 from interlock.protocol.machine import Entry
 from interlock.protocol.subjects import log_subjects
+from interlock.runtime.address import BrokerAddress
 from interlock.runtime.place import Place, open_bus
 
-__all__ = ["Finished", "Running", "agent_pids", "descendants", "interlock", "read_log", "running"]
+__all__ = [
+    "Finished",
+    "Running",
+    "agent_pids",
+    "alive",
+    "broker_pid",
+    "command_lines",
+    "descendants",
+    "environment",
+    "interlock",
+    "kill",
+    "read_log",
+    "running",
+]
 
 _ROOT = Path(__file__).parent.parent
 _LIMIT = 90
@@ -68,9 +82,10 @@ class Running:
     async def _read(self) -> None:
         async def pump(name: str) -> None:
             stream = getattr(self.process, name)
-            async for chunk in stream:
-                getattr(self, {"stdout": "out", "stderr": "err"}[name]).extend(chunk)
-                self._tell()
+            with suppress(anyio.ClosedResourceError):  # a test may stop reading
+                async for chunk in stream:
+                    getattr(self, {"stdout": "out", "stderr": "err"}[name]).extend(chunk)
+                    self._tell()
 
         async with anyio.create_task_group() as group:
             group.start_soon(pump, "stdout")
@@ -116,10 +131,11 @@ async def interlock(*arguments: str, env: Mapping[str, str] | None = None, cwd: 
         return await command.finish()
 
 
-async def read_log(state: Path) -> list[Entry]:
-    """Return every entry of the log in a state folder that no broker runs on."""
+async def read_log(at: Path | BrokerAddress) -> list[Entry]:
+    """Return every entry of the log of a broker, or of a state folder that no broker runs on."""
     entries: list[Entry] = []
-    async with open_bus(Place(state), "oracle") as (bus, _), bus.follow([log_subjects(bus.ns)]) as batches:
+    place = Place(at) if isinstance(at, Path) else Place(Path(), at)
+    async with open_bus(place, "oracle") as (bus, _), bus.follow([log_subjects(bus.ns)]) as batches:
         async for batch in batches:
             entries += batch.entries
             if batch.pending == 0:
@@ -135,7 +151,18 @@ def descendants(pid: int) -> list[int]:
 
 def agent_pids(pid: int, name: str) -> list[int]:
     """Return the agent processes below ``pid`` whose name begins with ``name``."""
-    return [child for child in descendants(pid) if _agent_name(child).startswith(name)]
+    return [child for child in descendants(pid) if (found := _agent_name(child)) and found.startswith(name)]
+
+
+def broker_pid(pid: int) -> int:
+    """Return the nats-server below ``pid``."""
+    [found] = [child for child in descendants(pid) if _arguments(child)[0].endswith("nats-server")]
+    return found
+
+
+def command_lines(pid: int) -> list[str]:
+    """Return what a process and those below it were started with, as anybody on the machine can read it."""
+    return [" ".join(_arguments(one)) for one in (pid, *descendants(pid))]
 
 
 def alive(pid: int) -> bool:
@@ -163,8 +190,12 @@ def _parent(pid: int) -> int:
 
 
 def _agent_name(pid: int) -> str:
+    arguments = _arguments(pid)
+    return arguments[3] if arguments[1:3] == ["-m", "interlock.runtime.process"] else ""
+
+
+def _arguments(pid: int) -> list[str]:
     try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
-        return ""
-    return arguments[3].decode() if arguments[1:3] == [b"-m", b"interlock.runtime.process"] else ""
+        return []

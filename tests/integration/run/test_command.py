@@ -4,9 +4,9 @@ import json
 import signal
 from pathlib import Path
 
-import anyio
 from tests.cli import alive, descendants, interlock, running
 from tests.teams import digest_team, item_of, summary, write_items, write_team
+from tests.waiting import eventually
 
 from interlock.testing import Answer, Call, Hang, Reply, ScriptedServer
 
@@ -89,9 +89,7 @@ async def test_nothing_survives_a_killed_command(tmp_path: Path) -> None:
             assert len(family) >= 4
             command.process.kill()
             await command.process.wait()
-        with anyio.fail_after(5):
-            while any(alive(pid) for pid in family):  # noqa: ASYNC110 -- nobody tells of the end of a process not his
-                await anyio.sleep(0.01)
+        await eventually(lambda: not any(alive(pid) for pid in family), 5)
 
 
 async def test_mistakes_are_told_in_a_line(tmp_path: Path) -> None:
