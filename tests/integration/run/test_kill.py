@@ -27,9 +27,13 @@ async def _gone(pids: list[int]) -> None:
     await eventually(lambda: not any(alive(pid) for pid in pids), 5)
 
 
-async def _lines(path: Path, count: int) -> list[int]:
-    await eventually(lambda: path.exists() and len(path.read_text().split()) >= count, 30)
-    return [int(line) for line in path.read_text().split()]
+async def _pids(path: Path, count: int) -> list[int]:
+    await eventually(lambda: len(_written(path)) >= count, 30)
+    return _written(path)
+
+
+def _written(path: Path) -> list[int]:
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
 
 
 async def _agents(command: Running, name: str) -> list[int]:
@@ -51,7 +55,7 @@ async def test_a_kill_reaches_whoever_does_not_listen(tmp_path: Path) -> None:
     async with ScriptedServer(answer) as server:
         env = {"INTERLOCK_MODEL_URL": server.url}
         async with running("run", str(team), "go", "--json", env=env, cwd=tmp_path) as job:
-            stubborn = await _lines(pids, 2)
+            stubborn = await _pids(pids, 2)
             family = [*descendants(job.process.pid), *stubborn]
             os.kill((await _agents(job, "reader"))[0], signal.SIGSTOP)
             killed = await interlock("kill", "--team", "digest", "--reason", "it went wrong", cwd=tmp_path)
