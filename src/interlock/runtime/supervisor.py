@@ -90,7 +90,7 @@ class Supervisor:
 
     @property
     def pids(self) -> dict[str, int]:
-        """The pid of each process that runs now, by its name."""
+        """The pid of each process that was started last, by its name."""
         return {name: process.pid for name, process in self._running.items()}
 
     def hold(self, agents: frozenset[str]) -> None:
@@ -133,21 +133,14 @@ class Supervisor:
         """Run the process to its end."""
         began, ready = time.monotonic(), False
         written: deque[str] = deque(maxlen=_LINES_KEPT)
-        process = await _start(config, self._environment)
-        self._running[config.name] = process
-        try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(_relay, process.stderr, config.name, written)
-                if ready := await _get_ready(process, config):
-                    group.start_soon(_read_on, process.stdout)
-                    await process.wait()
-                await _end(process)
-                group.cancel_scope.deadline = anyio.current_time() + _DRAIN_SECONDS
-        finally:
-            with anyio.CancelScope(shield=True):
-                await _end(process)
-                await process.aclose()
-            self._running.pop(config.name, None)
+        async with _started(config, self._environment) as process, anyio.create_task_group() as group:
+            self._running[config.name] = process
+            group.start_soon(_relay, process.stderr, config.name, written)
+            if ready := await _get_ready(process, config):
+                group.start_soon(_read_on, process.stdout)
+                await process.wait()
+            await _end(process)
+            group.cancel_scope.deadline = anyio.current_time() + _DRAIN_SECONDS
         return _Life(ready, time.monotonic() - began, process.returncode, tuple(written))
 
 
@@ -169,9 +162,19 @@ async def supervised(
         group.cancel_scope.cancel()
 
 
-async def _start(config: ProcessConfig, environment: Mapping[str, str]) -> Process:
+@asynccontextmanager
+async def _started(config: ProcessConfig, environment: Mapping[str, str]) -> AsyncIterator[Process]:
+    """Run the process while the block runs; whatever happens, it is ended."""
     command = tethered([sys.executable, "-m", "interlock.runtime.process", config.name])  # the name is for ps
-    return await anyio.open_process(command, env=dict(environment), start_new_session=True)
+    with anyio.CancelScope(shield=True) as scope:  # cancelled halfway, it would be left without an owner
+        process = await anyio.open_process(command, env=dict(environment), start_new_session=True)
+        try:
+            scope.shield = False
+            yield process
+        finally:
+            scope.shield = True
+            await _end(process)
+            await process.aclose()
 
 
 async def _get_ready(process: Process, config: ProcessConfig) -> bool:

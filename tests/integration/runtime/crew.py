@@ -1,0 +1,88 @@
+"""Workers and verifiers without models: they answer at once, over a real broker."""
+
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+
+from interlock.observability.tracing import Tracing
+from interlock.protocol.base import Json, role_of
+from interlock.protocol.messages import CriterionVerdict, TaskAssigned, TaskResult, TaskVerdict, Verdict
+from interlock.protocol.team import Team
+from interlock.runtime.bus import Bus
+from interlock.runtime.bus_errors import AnswerRefused
+from interlock.runtime.client import submit
+from interlock.runtime.deliveries import Delivery
+
+__all__ = ["crew", "give", "team_of"]
+
+Work = Callable[[TaskAssigned], Json]
+Judge = Callable[[TaskResult], Verdict]
+
+
+def team_of(*steps: dict[str, Any], parallel: int = 64, **more: Any) -> Team:
+    """Return a team of a worker ``w`` and a verifier ``v`` with these steps."""
+    return Team.model_validate(
+        {
+            "interlock": 1,
+            "team": "t",
+            "agents": {"w": {"kind": "worker"}, "v": {"kind": "verifier"}},
+            "plan": [{"agent": "w", "do": "x", **step} for step in steps],
+            "limits": {"parallel": parallel},
+            **more,
+        }
+    )
+
+
+async def give(bus: Bus, team: Team, job: str = "j1", inputs: dict[str, Json] | None = None) -> str:
+    """Submit a job and return its id."""
+    await submit(bus, Tracing(), team, "go", inputs or {}, job)
+    return job
+
+
+@asynccontextmanager
+async def crew(
+    bus: Bus, work: Work = lambda assigned: assigned.task, judge: Judge = lambda _: "pass"
+) -> AsyncIterator[None]:
+    """Have every assignment and every result of the team ``t`` answered while the block runs."""
+
+    async def serve(role: str, kind: Any, answer: Callable[[Delivery], TaskResult | TaskVerdict]) -> None:
+        async with bus.pull(kind, role, 64) as deliveries:
+            async for delivery in deliveries:
+                with suppress(AnswerRefused):
+                    await bus.append(answer(delivery))
+                await delivery.ack()
+
+    def result(delivery: Delivery) -> TaskResult:
+        assigned = delivery.message
+        assert isinstance(assigned, TaskAssigned)
+        return TaskResult(**_envelope(delivery), role=assigned.verifier, status="done", output=work(assigned))
+
+    def verdict(delivery: Delivery) -> TaskVerdict:
+        assert isinstance(delivery.message, TaskResult)
+        found = judge(delivery.message)
+        holds = {"pass": True, "fail": False, "uncertain": None}[found]
+        why = CriterionVerdict(criterion="c", holds=holds, evidence=f"attempt {delivery.message.attempt}")
+        return TaskVerdict(**_envelope(delivery), verdict=found, criteria=(why,))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(serve, role_of("w", "t"), "assigned", result)
+        group.start_soon(serve, role_of("v", "t"), "result", verdict)
+        yield
+        group.cancel_scope.cancel()
+
+
+def _envelope(delivery: Delivery) -> dict[str, Any]:
+    message = delivery.message
+    return {
+        "id": uuid.uuid4().hex,
+        "ns": message.ns,
+        "job": message.job,
+        "task": message.task,
+        "attempt": message.attempt,
+        "answers": delivery.seq,
+        "at": datetime.now(UTC),
+    }
