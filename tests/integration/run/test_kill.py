@@ -68,7 +68,7 @@ async def test_a_kill_reaches_whoever_does_not_listen(tmp_path: Path) -> None:
     assert done.status == 4, done.err
     assert done.report["status"] == "killed"
     assert "it went wrong" in done.report["reason"]
-    assert {task["status"] for task in done.report["tasks"]} == {"cancelled"}
+    assert done.report["tasks"][1]["status"] == "cancelled"
 
 
 async def test_what_is_killed_stays_killed_until_it_is_resumed(tmp_path: Path) -> None:
@@ -109,8 +109,10 @@ async def test_a_killed_agent_waits_for_its_resume(tmp_path: Path) -> None:
             held = await interlock("kill", "--agent", "reader@digest", cwd=tmp_path)
             assert "agent reader@digest killed" in held.out
             await _gone(readers)
-            assert not agent_pids(job.process.pid, "reader")
+            await eventually(lambda: not agent_pids(job.process.pid, "reader"), 5)
+            seen = len(server.calls)
             assert agent_pids(job.process.pid, "checker")
+            assert len(server.calls) == seen < 41
             await interlock("resume", "--agent", "reader@digest", cwd=tmp_path)
             done = await job.finish()
     assert done.status == 0, done.err
