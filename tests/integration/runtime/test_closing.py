@@ -8,27 +8,13 @@ from tests.killable_broker import KillableBroker
 from interlock.observability.tracing import Tracing
 from interlock.protocol.machine import JobState
 from interlock.protocol.messages import TaskResult
-from interlock.runtime import launch
+from interlock.runtime import closing
 from interlock.runtime.bus import Bus
-from interlock.runtime.client import JobNotFound, Progress, read_job, watch
+from interlock.runtime.client import JobNotFound, read_job, watch
+from interlock.runtime.closing import JobLeftOpen, close_killed
 from interlock.runtime.coordinator import Coordinator
-from interlock.runtime.launch import JobLeftOpen
 
 pytestmark = pytest.mark.timeout(60)
-
-
-class Seen:
-    """A view that remembers."""
-
-    def __init__(self) -> None:
-        self.kinds: list[str] = []
-
-    def show(self, progress: Progress) -> None:
-        """Remember the kinds of the news."""
-        self.kinds += [entry.message.kind for entry in progress.entries]
-
-    def say(self, text: str) -> None:
-        """There is nothing to remember."""
 
 
 async def begun(bus: Bus) -> str:
@@ -54,13 +40,11 @@ async def test_what_comes_in_late_does_not_leave_the_job_open(bus: Bus, monkeypa
             await bus.append(_late(state))
         return state
 
-    monkeypatch.setattr(launch, "read_job", read_and_be_overtaken)
-    seen = Seen()
-    state = await launch._close_killed(bus, Tracing(), job, seen, "enough")
+    monkeypatch.setattr(closing, "read_job", read_and_be_overtaken)
+    state = await close_killed(bus, Tracing(), job, "enough")
     assert state.closed is not None
     assert (state.closed.status, state.closed.reason) == ("killed", "enough")
     assert looks == 2
-    assert seen.kinds == ["job.closed"]
     assert (await read_job(bus, job)).refused == 0
 
 
@@ -87,7 +71,7 @@ async def test_closing_waits_for_a_broker_that_comes_back(killable_broker: Killa
         job = await begun(bus)
         await killable_broker.kill()
         async with anyio.create_task_group() as group:
-            group.start_soon(launch._close_killed, bus, Tracing(), job, Seen(), "enough")
+            group.start_soon(close_killed, bus, Tracing(), job, "enough")
             await killable_broker.restart()
         state = await read_job(bus, job)
     assert state.closed is not None
@@ -98,19 +82,19 @@ async def test_closing_gives_up_in_the_end(
     killable_broker: KillableBroker, ns: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the broker gone for good, it is said that the job is left open."""
-    monkeypatch.setattr(launch, "_CLOSING", 0.5)
+    monkeypatch.setattr(closing, "_CLOSING", 0.5)
     async with Bus.connect(killable_broker.address, ns, "test") as bus:
         job = await begun(bus)
         await killable_broker.kill()
         with pytest.raises(JobLeftOpen, match=rf"{job} \(enough\)"):
-            await launch._close_killed(bus, Tracing(), job, Seen(), "enough")
+            await close_killed(bus, Tracing(), job, "enough")
 
 
 async def test_a_job_that_is_over_stays_as_it_is(bus: Bus) -> None:
     """Closing a second time changes nothing, and what was never submitted is not there."""
     job = await begun(bus)
-    first = await launch._close_killed(bus, Tracing(), job, Seen(), "enough")
-    second = await launch._close_killed(bus, Tracing(), job, Seen(), "again")
+    first = await close_killed(bus, Tracing(), job, "enough")
+    second = await close_killed(bus, Tracing(), job, "again")
     assert first.closed == second.closed
     with pytest.raises(JobNotFound):
-        await launch._close_killed(bus, Tracing(), "nope", Seen(), "enough")
+        await close_killed(bus, Tracing(), "nope", "enough")
