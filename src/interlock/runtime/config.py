@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from interlock.protocol.base import Name, Strict
 from interlock.protocol.team import Agent, ModelSettings
@@ -11,8 +11,14 @@ from interlock.runtime.address import BrokerAddress
 __all__ = ["BrokerLogin", "ProcessConfig"]
 
 
+_SECRETIVE = ConfigDict(hide_input_in_errors=True)
+"""Besides what ``Strict`` asks for: a configuration that does not fit is not repeated in the log."""
+
+
 class BrokerLogin(Strict):
     """Where the broker is and how to log in to it."""
+
+    model_config = _SECRETIVE
 
     url: str
     user: str | None = None
@@ -31,6 +37,8 @@ class BrokerLogin(Strict):
 
 class ProcessConfig(Strict):
     """One manager, worker or verifier process."""
+
+    model_config = _SECRETIVE
 
     kind: Literal["manager", "worker", "verifier"]
     name: str

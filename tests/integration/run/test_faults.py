@@ -115,8 +115,9 @@ async def test_agents_that_cannot_start_end_the_run(tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "openai.py").write_text("raise ImportError('no such luck')")
     source = Path(__file__).parents[3] / "src"
-    env = {"INTERLOCK_MODEL_URL": "http://127.0.0.1:9/v1", "PYTHONPATH": f"{tmp_path / 'broken'}:{source}"}
-    done = await interlock("run", str(team), "go", "--json", "--workers", "1", env=env, cwd=tmp_path)
+    async with ScriptedServer("never asked") as server:
+        env = {"INTERLOCK_MODEL_URL": server.url, "PYTHONPATH": f"{tmp_path / 'broken'}:{source}"}
+        done = await interlock("run", str(team), "go", "--json", "--workers", "1", env=env, cwd=tmp_path)
     assert (done.status, done.out) == (1, "")
     last = done.err.splitlines()[-1]
     assert last.startswith("interlock: reader-1 ended 3 times in a row, the last time with exit status 1")

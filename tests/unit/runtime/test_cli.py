@@ -1,0 +1,98 @@
+"""The words of the command line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from interlock import __version__
+from interlock.runtime import cli
+from interlock.runtime.cli import main, parser
+
+_HEAVY = {"pydantic", "anyio", "nats", "aiohttp", "openai", "jinja2", "rich", "ruamel.yaml", "opentelemetry", "uvloop"}
+_PROBE = """
+import json, sys
+from interlock.runtime.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    sys.stderr.write(json.dumps(sorted(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["--version"], ["frobnicate"], ["run"]])
+def test_help_and_mistakes_import_nothing(words: list[str]) -> None:
+    """Help, the version and wrong usage are answered with the standard library alone."""
+    source = Path(cli.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", _PROBE, *words],
+        env={"PYTHONPATH": str(source), "PATH": os.defpath},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    modules = set(json.loads(done.stderr[done.stderr.rindex("[") :]))
+    assert modules.isdisjoint(_HEAVY)
+    assert "interlock.runtime.cli" in modules
+
+
+def test_help_names_every_command_and_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
+    """A person finds all words and what the exit status means."""
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    for word in ("check", "run", "jobs", "show", "schema", "doctor", "0 succeeded", "3 partial", "4 killed"):
+        assert word in text
+
+
+def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+    """``--version`` prints it."""
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"interlock {__version__}\n"
+
+
+def test_run_takes_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Team, goal, inputs in their order, and where the log is."""
+    monkeypatch.delenv("INTERLOCK_STATE", raising=False)
+    monkeypatch.delenv("INTERLOCK_NATS", raising=False)
+    options = parser().parse_args(["run", "t.yaml", "the goal", "--input", "a=1", "--input", "b=@x", "--workers", "3"])
+    assert (options.team, options.goal, options.input) == (Path("t.yaml"), "the goal", ["a=1", "b=@x"])
+    assert (options.workers, options.json, options.durable) == (3, False, False)
+    assert (options.state, options.nats) == (Path(".interlock"), None)
+
+
+def test_the_environment_says_where_the_log_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``INTERLOCK_STATE`` and ``INTERLOCK_NATS`` are the defaults, options win."""
+    monkeypatch.setenv("INTERLOCK_STATE", "/elsewhere")
+    monkeypatch.setenv("INTERLOCK_NATS", "nats://there:1")
+    options = parser().parse_args(["jobs"])
+    assert (options.state, options.nats) == (Path("/elsewhere"), "nats://there:1")
+    options = parser().parse_args(["jobs", "--state", "here", "--nats", "nats://here:2"])
+    assert (options.state, options.nats) == (Path("here"), "nats://here:2")
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "1.5", "many", "", "²", "1_0"])
+def test_a_number_of_workers_is_one(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Anything but a whole number from 1 on is refused with what was given."""
+    with pytest.raises(SystemExit) as left:
+        parser().parse_args(["run", "t.yaml", f"--workers={number}"])
+    assert left.value.code == 2
+    assert f"argument --workers: {number!r} is no whole number from 1 on" in capsys.readouterr().err
+
+
+def test_an_interrupt_before_anything_was_begun(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C while the command is still being imported is told in a line, with the status of what was killed."""
+
+    def interrupted(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("interlock.runtime.commands.run", interrupted)
+    assert main(["jobs"]) == 4
+    assert capsys.readouterr().err == "interlock: interrupted\n"
