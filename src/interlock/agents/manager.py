@@ -238,7 +238,12 @@ class Planner:
 
     def _single_view(self, state: JobState, name: str) -> dict[str, Json]:
         step = state.steps[name]
-        return {"output": _delivered(state, name), "failed": step.failed + step.cancelled, "total": 1}
+        return {
+            "output": _delivered(state, name),
+            "failed": step.failed + step.cancelled,
+            "total": 1,
+            "problem": step.blocked,
+        }
 
     def _items_view(self, state: JobState, name: str) -> dict[str, Json]:
         step = state.steps[name]
@@ -259,6 +264,7 @@ class Planner:
             "failures": failures,
             "failed": len(failures),
             "total": step.size or 0,
+            "problem": step.blocked,
         }
 
 

@@ -1,12 +1,20 @@
 """Where an agent's model is: its settings and the environment become an endpoint, and an endpoint a chat model."""
 
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
 
 from interlock.backends.chat import ChatModel
-from interlock.backends.errors import LocalEngineNotRunning, ModelKeyInvalid, ModelNotConfigured, ModelUrlInvalid
+from interlock.backends.errors import (
+    LocalEngineNotRunning,
+    ModelKeyInvalid,
+    ModelNotConfigured,
+    ModelUnreachable,
+    ModelUrlInvalid,
+)
 from interlock.backends.retry import RetrySettings
 from interlock.protocol.team import Engine, ModelSettings
 
@@ -18,6 +26,7 @@ __all__ = [
     "MODEL_ENV",
     "MODEL_URL_ENV",
     "Endpoint",
+    "knock",
     "open_chat",
     "resolve_endpoint",
 ]
@@ -34,6 +43,9 @@ LOCAL_NAME_ENV = "INTERLOCK_LOCAL_NAME"
 """The name of the model that it runs."""
 LOCAL_KEY_ENV = "INTERLOCK_LOCAL_KEY"
 """The key that the engine ``local`` was started with."""
+
+
+_KNOCK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +86,24 @@ def resolve_endpoint(settings: ModelSettings, environ: Mapping[str, str] = os.en
     return _endpoint(
         settings, environ, url=settings.url, source="model.url", name=settings.name, key_env=settings.api_key_env
     )
+
+
+def knock(endpoint: Endpoint) -> None:
+    """Find out whether anything listens where a model should be; blocks for at most a few seconds.
+
+    Behind a proxy nothing is tried: only the proxy can tell.
+
+    :raises ModelUnreachable: nothing listens there
+    """
+    parts = urlsplit(endpoint.url)
+    host = parts.hostname or ""
+    if parts.scheme in getproxies() and not proxy_bypass(host):
+        return
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((host, port), _KNOCK_SECONDS).close()
+    except OSError as error:
+        raise ModelUnreachable(endpoint.url, endpoint.name, error.strerror or str(error)) from None
 
 
 def open_chat(endpoint: Endpoint, retry: RetrySettings | None = None) -> ChatModel:

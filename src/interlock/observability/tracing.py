@@ -212,10 +212,11 @@ class Tracing:
         settings = TraceSettings.read(os.environ)
         if not settings.exporters:
             return Tracing()
-        # Late: it loads the tracing SDK, which takes a third of a second and which most runs do not need.
-        from interlock.observability._recording import recording  # noqa: PLC0415
-
         try:
+            # Late: it loads the tracing SDK, which takes a third of a second, which most runs do not need, and which
+            # reads some of the variables while it is loaded.
+            from interlock.observability._recording import recording  # noqa: PLC0415
+
             return recording(service, resource or {}, settings)
         except (ValueError, OSError) as error:
             _log.warning("tracing is off: an OTEL_* variable cannot be used: %s", error)

@@ -6,7 +6,7 @@ all. See ``bus_errors`` for the outcomes.
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -42,8 +42,6 @@ _KIND = "Interlock-Kind"
 _LIVE_AHEAD = 4096
 _FORGOTTEN_SECONDS = 600.0
 
-_Inject = Callable[[dict[str, str]], None]
-
 
 @dataclass(frozen=True, slots=True)
 class BusSettings:
@@ -70,11 +68,10 @@ class Live:
 class Bus:
     """One namespace of a broker. Open it with ``Bus.connect``; one for a process is enough."""
 
-    def __init__(self, wire: Wire, ns: str, settings: BusSettings, inject: _Inject | None) -> None:
+    def __init__(self, wire: Wire, ns: str, settings: BusSettings) -> None:
         self._wire = wire
         self._stream = f"IL_{ns}"
         self._settings = settings
-        self._inject = inject
         self._blobs = Blobs(wire, ns)
         self._reader = Reader(self._blobs)
         self._appender = Appender(wire, self._stream, settings.settle_seconds)
@@ -90,19 +87,18 @@ class Bus:
         name: str,
         *,
         settings: BusSettings | None = None,
-        inject: _Inject | None = None,
     ) -> "AsyncIterator[Bus]":
         """Connect as ``name`` (shown by the broker's tools) and make the stream and the bucket of ``ns`` if need be.
 
         A connection that breaks is made again without an end; until then what needs it fails at once or, where it is an
-        iterator, waits. ``inject`` adds trace context to the headers of each append.
+        iterator, waits.
 
         :raises BrokerUnreachable: nobody answered in time
         :raises BrokerRefused: the credentials are wrong
         """
         chosen = settings or BusSettings()
         async with Wire.open(address, name, chosen.connect_seconds) as wire:
-            bus = cls(wire, ns, chosen, inject)
+            bus = cls(wire, ns, chosen)
             with suppress(PublishDenied):  # an agent's credentials make no streams: whoever started it has
                 await bus._ensure()
             yield bus
@@ -139,8 +135,6 @@ class Bus:
         if len(body) > MAX_INLINE:
             body = encode(await self._blobs.put(body))
         full = {_KIND: type(message).model_fields["kind"].default, **(headers or {})}
-        if self._inject:
-            self._inject(full)
         return await self._appender.append(message, body, full)
 
     def follow(

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import anyio
 
-from interlock.backends.engines import resolve_endpoint
+from interlock.backends.engines import knock, resolve_endpoint
 from interlock.backends.errors import (
     LocalEngineNotRunning,
     ModelError,
@@ -128,10 +128,14 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _model_problem(team: Team) -> ModelError | None:
-    """Return why an agent's model cannot be reached at all, before anything is started."""
+    """Return why an agent's model cannot be reached at all, before anything is started for it."""
+    reached: set[str] = set()
     for _, settings in models_used(team):
         try:
-            resolve_endpoint(settings)
+            endpoint = resolve_endpoint(settings)
+            if endpoint.url not in reached:
+                knock(endpoint)
+                reached.add(endpoint.url)
         except LocalEngineNotRunning:
             continue  # it will be started
         except ModelError as error:

@@ -10,8 +10,8 @@ from interlock.runtime.team_words import did_you_mean
 __all__ = ["Use", "Variables"]
 
 _FILE = ("path", "name", "text")
-_OF_ONE = ("output", "failed", "total")
-_OF_ITEMS = ("outputs", "results", "failures", "failed", "total")
+_OF_ONE = ("output", "failed", "total", "problem")
+_OF_ITEMS = ("outputs", "results", "failures", "failed", "total", "problem")
 _LISTS = frozenset({"array", "files", "jsonl"})
 _SCALARS = frozenset({"string", "number", "integer", "boolean"})
 

@@ -74,7 +74,7 @@ async def test_two_managers_on_a_broker_elsewhere(tmp_path: Path) -> None:
     team["plan"][1]["do"] += " and {{ inputs.library[0].text | length }} characters"
     (tmp_path / "library.txt").write_text("0123456789abcdef" * 65536)
     path = write_team(tmp_path, team)
-    async with ScriptedServer(summary) as server, embedded_broker(tmp_path / "elsewhere") as address:
+    async with ScriptedServer(_while_managers_start) as server, embedded_broker(tmp_path / "elsewhere") as address:
         login = address.url.replace("nats://", f"nats://{address.user}:{address.password}@")
         env = {"INTERLOCK_MODEL_URL": server.url, "INTERLOCK_NATS": login, "INTERLOCK_LOG": "debug"}
         arguments = ("run", str(path), "go", "--json", "--input", "library=library.txt")
@@ -97,6 +97,10 @@ async def test_two_managers_on_a_broker_elsewhere(tmp_path: Path) -> None:
     assert len(seen) >= 4
     assert all(secret not in line for line in seen)
     assert secret not in done.err + done.out
+
+
+def _while_managers_start(call: Call) -> Answer:
+    return summary(call, delay=0.3)
 
 
 @asynccontextmanager

@@ -9,6 +9,9 @@ from tests.cli import Running, agent_pids, alive, descendants, interlock, runnin
 from tests.teams import digest_team, item_of, summary, write_items, write_team
 from tests.waiting import eventually
 
+from interlock.protocol.control import AgentScope
+from interlock.runtime.killswitch import command
+from interlock.runtime.place import Place, open_log
 from interlock.testing import Answer, Call, Hang, Reply, ScriptedServer
 
 _STUBBORN = """
@@ -45,9 +48,9 @@ async def test_a_kill_reaches_whoever_does_not_listen(tmp_path: Path) -> None:
     """A stopped worker, a call to the model and children in sessions of their own that ignore SIGTERM: all end."""
     script, pids = tmp_path / "stubborn.py", tmp_path / "pids"
     script.write_text(_STUBBORN)
-    command = {"command": ["python3", str(script), str(pids)]}
+    check = {"command": ["python3", str(script), str(pids)]}
     write_items(tmp_path, 3)
-    team = write_team(tmp_path, digest_team(criteria=[command]))
+    team = write_team(tmp_path, digest_team(criteria=[check]))
 
     def answer(call: Call) -> Reply:
         return Hang() if item_of(call) == 1 else summary(call)
@@ -99,21 +102,22 @@ async def test_a_killed_agent_waits_for_its_resume(tmp_path: Path) -> None:
     team = write_team(tmp_path, digest_team(parallel=2))
 
     def slowly(call: Call) -> Answer:
-        return summary(call, delay=0.1)
+        return summary(call, delay=0.2)
 
     async with ScriptedServer(slowly) as server:
         env = {"INTERLOCK_MODEL_URL": server.url}
         async with running("run", str(team), "go", "--json", env=env, cwd=tmp_path) as job:
             await server.until(lambda seen: bool(seen.calls))
             readers = await _agents(job, "reader")
-            held = await interlock("kill", "--agent", "reader@digest", cwd=tmp_path)
-            assert "agent reader@digest killed" in held.out
+            async with open_log(Place(tmp_path / ".interlock"), "test") as bus:
+                await command(bus, AgentScope(team="digest", agent="reader"), stop=True)
             await _gone(readers)
             await eventually(lambda: not agent_pids(job.process.pid, "reader"), 5)
             seen = len(server.calls)
             assert agent_pids(job.process.pid, "checker")
             assert len(server.calls) == seen < 41
-            await interlock("resume", "--agent", "reader@digest", cwd=tmp_path)
+            resumed = await interlock("resume", "--agent", "reader@digest", cwd=tmp_path)
+            assert "agent reader@digest resumed by order 2" in resumed.out
             done = await job.finish()
     assert done.status == 0, done.err
     assert len(done.report["tasks"]) == 41
