@@ -25,7 +25,11 @@ _EXITS = """exit status:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that ``arguments`` (by default the process's) spell and return its exit status."""
-    options = parser().parse_args(arguments)
+    top = parser()
+    options, rest = top.parse_known_args(arguments)
+    if rest:
+        quotes = options.command == "run" and not rest[0].startswith("-")
+        top.error(f"unknown: {' '.join(rest)}" + ("; put a goal of several words in quotes" if quotes else ""))
     try:
         from interlock.runtime import commands  # noqa: PLC0415 -- help and usage errors do without
 
