@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 from anyio.abc import Process
 
-from interlock.protocol.machine import Entry
+from interlock.protocol.state import Entry
 from interlock.protocol.subjects import log_subjects
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.place import Place, open_bus

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from interlock.protocol.machine import Entry
 from interlock.protocol.messages import TaskAssigned, TaskClosed, TaskResult, TaskVerdict
+from interlock.protocol.state import Entry
 
 __all__ = ["Account", "account_of"]
 

@@ -1,6 +1,6 @@
 """The code under test, as it is or with one guard taken out.
 
-The searches run the real ``evolve`` and ``decide``. To show that each of their guards matters, the same two modules
+The searches run the real ``evolve`` and ``decide``. To show that each of their guards matters, the same modules
 are loaded from a changed source text, and the searches must then find what goes wrong.
 """
 
@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interlock.protocol import decide, machine
+from interlock.protocol import decide, machine, state
 
 __all__ = ["REAL", "Core", "Mutation", "mutated"]
 
-_MODULES = {"machine": machine, "decide": decide}
+_MODULES = {"state": state, "machine": machine, "decide": decide}
 
 
 @dataclass(frozen=True)
 class Core:
-    """The pure functions that a search runs. ``machine`` and ``decide`` are the modules, real or mutated."""
+    """The pure functions that a search runs: the modules, real or mutated."""
 
+    state: Any
     machine: Any
     decide: Any
 
@@ -51,7 +52,7 @@ class MutationOutdated(AssertionError):
         )
 
 
-REAL = Core(machine, decide)
+REAL = Core(state, machine, decide)
 
 
 def mutated(*mutations: Mutation) -> Core:
@@ -84,6 +85,6 @@ def _load(name: str, mutations: list[Mutation]) -> types.ModuleType:
     full = f"interlock.protocol.{name}"
     module = types.ModuleType(full)
     module.__file__ = str(path)
-    sys.modules[full] = module  # dataclasses look their module up; decide imports the mutated machine from here
+    sys.modules[full] = module  # dataclasses look their module up; those after it import the mutated one from here
     exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102  (our own source with one line changed)
     return module

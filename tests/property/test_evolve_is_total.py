@@ -8,8 +8,9 @@ from tests.property.strategies import messages_of
 from tests.unit.protocol.story import Story, step
 
 from interlock.protocol.decide import AcceptPlan, CloseJob, deadline_of, decide
-from interlock.protocol.machine import Entry, JobState, evolve
+from interlock.protocol.machine import evolve
 from interlock.protocol.messages import JOB_TASK, MESSAGE_TYPES, Envelope, JobSubmitted
+from interlock.protocol.state import Entry, JobState
 
 TASKS = st.sampled_from(["_", "a:0", "a:1", "a:2", "a", "b", "nowhere", "a:00", "a:-1"])
 STEPS = (step("a", items=True, attempts=2), step("b", needs=("a",)))

@@ -24,7 +24,7 @@ from tests.unit.protocol.story import NOW, message_of, step, team_of
 
 from interlock.protocol.codec import StoredBody, decode, encode
 from interlock.protocol.decide import Command, decide
-from interlock.protocol.machine import Entry, JobState, Phase, evolve, fold
+from interlock.protocol.machine import evolve, fold
 from interlock.protocol.messages import (
     CriterionVerdict,
     Envelope,
@@ -35,6 +35,7 @@ from interlock.protocol.messages import (
     TaskResult,
     TaskVerdict,
 )
+from interlock.protocol.state import Entry, JobState, Phase
 from interlock.protocol.subjects import chain_subjects, log_subject
 from interlock.protocol.team import Budget, Handover
 

@@ -15,7 +15,6 @@ from interlock.agents.templates import TemplateError, evaluate, references, rend
 from interlock.protocol.base import Json, role_of
 from interlock.protocol.criteria import AnyCriterion, map_templates, templates_of
 from interlock.protocol.decide import AcceptPlan, Assign, CloseJob, CloseTask, Command, ExpandStep, deadline_of
-from interlock.protocol.machine import JobState, TaskState
 from interlock.protocol.messages import (
     Envelope,
     Grant,
@@ -28,6 +27,7 @@ from interlock.protocol.messages import (
     TaskClosed,
 )
 from interlock.protocol.plan import all_needs, sinks
+from interlock.protocol.state import JobState, TaskState
 from interlock.protocol.team import Step, Team, output_schema
 
 __all__ = ["Planner", "Stamp", "verifier_of"]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 
-from interlock.protocol.machine import Attempt, JobState, Phase, TaskState
 from interlock.protocol.messages import AttemptSummary, Feedback, JobStatus, TaskOutcome
 from interlock.protocol.plan import task_id
+from interlock.protocol.state import Attempt, JobState, Phase, TaskState
 from interlock.protocol.team import Handover, Step
 
 __all__ = [

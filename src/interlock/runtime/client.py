@@ -10,8 +10,9 @@ from interlock.observability.attributes import HEADER_ORIGIN, HEADER_ROOT
 from interlock.observability.context import job_traceparent
 from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Json
-from interlock.protocol.machine import Entry, JobState, fold
+from interlock.protocol.machine import fold
 from interlock.protocol.messages import JobSubmitted
+from interlock.protocol.state import Entry, JobState
 from interlock.protocol.subjects import job_subjects, log_subject
 from interlock.protocol.team import Team
 from interlock.runtime.bus import Bus

@@ -5,7 +5,7 @@ import logging
 import anyio
 
 from interlock.observability.tracing import Tracing
-from interlock.protocol.machine import JobState
+from interlock.protocol.state import JobState
 from interlock.runtime.bus import Bus
 from interlock.runtime.client import read_job
 from interlock.runtime.coordinator import Coordinator

@@ -28,7 +28,7 @@ from interlock.observability.logging import configure_logging
 from interlock.observability.tracing import Tracing
 from interlock.protocol.control import AgentScope, AllScope, JobScope, TeamScope
 from interlock.protocol.errors import BodyTooLarge
-from interlock.protocol.machine import JobState
+from interlock.protocol.state import JobState
 from interlock.protocol.team import Team
 from interlock.runtime.address import AddressInvalid, BrokerAddress
 from interlock.runtime.broker_errors import BrokerError

@@ -21,8 +21,9 @@ from interlock.observability.tracing import JobRecord, TaskRecord, Tracing
 from interlock.protocol.codec import kind_of
 from interlock.protocol.decide import Assign, Command, deadline_of, decide
 from interlock.protocol.errors import BodyTooLarge
-from interlock.protocol.machine import Entry, JobState, TaskState, evolve, fold
+from interlock.protocol.machine import evolve, fold
 from interlock.protocol.messages import JOB_TASK, JobClosed, JobSubmitted, Message, TaskClosed
+from interlock.protocol.state import Entry, JobState, TaskState
 from interlock.protocol.subjects import job_subjects, log_subject, log_subjects
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import AnswerRefused, BusError

@@ -7,7 +7,7 @@ import anyio
 
 from interlock.observability.tracing import Tracing
 from interlock.protocol.control import AgentScope, AllScope, JobScope, Order, TeamScope, stop_of
-from interlock.protocol.machine import JobState
+from interlock.protocol.state import JobState
 from interlock.runtime.bus import Bus
 from interlock.runtime.client import JobNotFound, read_job, watch
 from interlock.runtime.closing import close_killed

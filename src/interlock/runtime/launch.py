@@ -12,7 +12,7 @@ from interlock.backends.engines import LOCAL_URL_ENV, MODEL_URL_ENV
 from interlock.backends.local import local_engine, local_environ
 from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Json
-from interlock.protocol.machine import Entry, JobState
+from interlock.protocol.state import Entry, JobState
 from interlock.protocol.team import Team
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.bus import Bus

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from interlock.observability.attributes import HEADER_ORIGIN, HEADER_TRACEPARENT
 from interlock.protocol.codec import StoredBody, decode
 from interlock.protocol.errors import ProtocolError
-from interlock.protocol.machine import Entry
 from interlock.protocol.messages import Message
+from interlock.protocol.state import Entry
 from interlock.protocol.subjects import log_subject
 from interlock.runtime._blobs import Blobs
 from interlock.runtime._jetstream import Raw

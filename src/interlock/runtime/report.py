@@ -4,9 +4,9 @@ from typing import Literal
 
 from interlock.observability.context import root_of, trace_id_of
 from interlock.protocol.base import Json, Strict, Usage
-from interlock.protocol.machine import JobState, StepState, TaskState
 from interlock.protocol.messages import CriterionVerdict, JobStatus, Verdict
 from interlock.protocol.plan import task_id
+from interlock.protocol.state import JobState, StepState, TaskState
 
 __all__ = ["Report", "TaskReport", "VerdictReport", "report_of"]
 

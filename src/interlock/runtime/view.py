@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from interlock.observability.logging import configure_logging
-from interlock.protocol.machine import Entry, JobState, Phase, StepState
 from interlock.protocol.messages import JobClosed, JobSubmitted, PlanExpanded, TaskAssigned, TaskClosed, TaskVerdict
+from interlock.protocol.state import Entry, JobState, Phase, StepState
 from interlock.runtime.client import Progress
 from interlock.runtime.show import one_line, reader_may_leave
 

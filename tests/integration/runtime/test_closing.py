@@ -6,8 +6,8 @@ from tests.integration.runtime.crew import give, team_of
 from tests.killable_broker import KillableBroker
 
 from interlock.observability.tracing import Tracing
-from interlock.protocol.machine import JobState
 from interlock.protocol.messages import TaskResult
+from interlock.protocol.state import JobState
 from interlock.runtime import closing
 from interlock.runtime.bus import Bus
 from interlock.runtime.client import JobNotFound, read_job, watch

@@ -11,8 +11,8 @@ from tests.oracle import account_of
 
 from interlock.observability.tracing import Tracing
 from interlock.protocol import codec
-from interlock.protocol.machine import Entry, JobState
 from interlock.protocol.messages import TaskAssigned, TaskResult, Verdict
+from interlock.protocol.state import Entry, JobState
 from interlock.protocol.subjects import log_subjects
 from interlock.runtime import coordinator as coordinating
 from interlock.runtime.bus import Bus

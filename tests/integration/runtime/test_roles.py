@@ -11,7 +11,7 @@ from tests.killable_broker import KillableBroker
 from interlock.backends.chat import ChatReply, ChatRequest
 from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Usage
-from interlock.protocol.machine import JobState
+from interlock.protocol.state import JobState
 from interlock.protocol.team import Agent, ModelSettings, Team
 from interlock.runtime import roles
 from interlock.runtime.address import BrokerAddress

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from interlock.protocol.base import Json, Usage
 from interlock.protocol.decide import AcceptPlan, Assign, CloseJob, CloseTask, Command, ExpandStep, decide
-from interlock.protocol.machine import Entry, JobState, TaskState, evolve
+from interlock.protocol.machine import evolve
 from interlock.protocol.messages import (
     CriterionVerdict,
     Envelope,
@@ -23,6 +23,7 @@ from interlock.protocol.messages import (
     TaskVerdict,
     Verdict,
 )
+from interlock.protocol.state import Entry, JobState, TaskState
 from interlock.protocol.team import Agent, Budget, Handover, Limits, Step, Team
 
 __all__ = ["NOW", "Story", "message_of", "step", "team_of"]

@@ -7,7 +7,7 @@ from tests.unit.protocol.story import NOW, Story, step
 
 from interlock.observability.context import new_traceparent, trace_id_of
 from interlock.protocol.base import Usage
-from interlock.protocol.machine import JobState
+from interlock.protocol.state import JobState
 from interlock.protocol.team import Handover
 from interlock.runtime.report import Report, TaskReport, report_of
 from interlock.runtime.show import account, one_line, print_jobs, print_report, result_text

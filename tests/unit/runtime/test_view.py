@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from tests.unit.protocol.story import Story, step
 
-from interlock.protocol.machine import JobState
+from interlock.protocol.state import JobState
 from interlock.runtime.client import Progress
 from interlock.runtime.view import LiveView, PlainView, View, describe, open_view
 

@@ -1,0 +1,206 @@
+"""What is known of a job: frozen states of the job, its steps, its tasks and their attempts.
+
+They are made by folding the log (``interlock.protocol.machine``) and read by whoever decides, reports or shows.
+"""
+
+from __future__ import annotations  # the map of rpds is generic for type checkers only
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+
+from rpds import HashTrieMap
+
+from interlock.protocol.base import Json, Usage, canonical_json
+from interlock.protocol.messages import (
+    JOB_TASK,
+    CriterionVerdict,
+    JobClosed,
+    JobSubmitted,
+    Message,
+    PlanRejected,
+    TaskOutcome,
+    TaskResult,
+    TaskVerdict,
+)
+from interlock.protocol.plan import task_id
+from interlock.protocol.team import Step
+
+__all__ = ["Attempt", "Entry", "JobState", "Phase", "StepState", "TaskState"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One message as it stands in the log."""
+
+    seq: int
+    """Stream sequence."""
+    message: Message
+    origin: str | None = None
+    """W3C traceparent of the agent's span that the message was sent from."""
+
+
+class Phase(Enum):
+    """Where a task is in its chain: the kind of message that moved it last."""
+
+    ASSIGNED = "assigned"
+    RESULT = "result"
+    VERDICT = "verdict"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What one attempt of a task came to so far."""
+
+    number: int
+    """From 1."""
+    role: str
+    result: TaskResult | None = None
+    verdict: TaskVerdict | None = None
+    origin: str | None = None
+    """Traceparent of the worker's span."""
+
+    @property
+    def objections(self) -> tuple[CriterionVerdict, ...]:
+        """The criteria that were not found to hold."""
+        return tuple(c for c in self.verdict.criteria if c.holds is not True) if self.verdict else ()
+
+    @property
+    def fingerprint(self) -> str | None:
+        """A digest that two attempts share exactly when their outputs are equal; None without an output."""
+        if self.result is None or self.result.status != "done":
+            return None
+        return hashlib.sha256(canonical_json(self.result.output).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskState:
+    """One task. ``attempts`` are in order and the last one is current."""
+
+    id: str
+    step: str
+    index: int | None
+    head: int
+    """Stream sequence of the last entry of the task's chain."""
+    phase: Phase
+    attempts: tuple[Attempt, ...] = ()
+    outcome: TaskOutcome | None = None
+    stands: int | None = None
+    """The attempt whose output is the task's."""
+    reason: str = ""
+    label: str = ""
+    """What people call the task's item."""
+    usage: Usage = field(default_factory=Usage)
+    began: datetime | None = None
+    ended: datetime | None = None
+
+    @property
+    def current(self) -> Attempt:
+        """The attempt that the chain is at. Only for a task that was ever assigned."""
+        return self.attempts[-1]
+
+    @property
+    def output(self) -> Json:
+        """The accepted output; None for a task that has none."""
+        result = self.attempts[self.stands - 1].result if self.stands else None
+        return result.output if result else None
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    """How far the tasks of one step are."""
+
+    spec: Step
+    size: int | None
+    """How many tasks the step has; None until a ``for_each`` was expanded."""
+    next_index: int = 0
+    """No task below this one is still to be assigned for the first time."""
+    open: int = 0
+    """Tasks that are assigned and not closed."""
+    accepted: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    redone: int = 0
+    """Attempts beyond the first of each task."""
+    blocked: str = ""
+    """Why the step cannot run at all."""
+
+    @property
+    def closed(self) -> int:
+        """Tasks that are closed, whatever the outcome."""
+        return self.accepted + self.failed + self.cancelled
+
+    @property
+    def complete(self) -> bool:
+        """Whether every task of the step is closed."""
+        return self.size is not None and self.closed >= self.size
+
+    @property
+    def barren(self) -> bool:
+        """Whether the step is over and has nothing that a step after it could use."""
+        return self.complete and self.accepted == 0 and (self.size != 0 or bool(self.blocked))
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """One job. A fresh one is the state before the first entry."""
+
+    submitted: JobSubmitted | None = None
+    head: int = 0
+    """Stream sequence of the last entry of the job's own chain."""
+    version: int = 0
+    """Of the accepted plan; 0 without one."""
+    rejected: PlanRejected | None = None
+    steps: HashTrieMap[str, StepState] = field(default_factory=lambda: HashTrieMap({}))
+    order: tuple[str, ...] = ()
+    """The steps as the plan lists them."""
+    queue: tuple[str, ...] = ()
+    """The steps whose tasks may begin, in the order in which the log made them ready. It only grows, so that managers
+    with views of different age begin tasks in the same order and stay below ``limits.parallel`` together."""
+    result_steps: tuple[str, ...] = ()
+    tasks: HashTrieMap[str, TaskState] = field(default_factory=lambda: HashTrieMap({}))
+    waiting: frozenset[str] = frozenset()
+    """Tasks that the manager must move: with a verdict to answer, or with an entry that nobody else can follow."""
+    strays: HashTrieMap[str, int] = field(default_factory=lambda: HashTrieMap({}))
+    """Heads of the chains of tasks that never began, where something stands that is no beginning."""
+    usage: Usage = field(default_factory=Usage)
+    closed: JobClosed | None = None
+    refused: int = 0
+    """Entries that are no next step of their chain, and entries seen before."""
+    origin: str | None = None
+    """Traceparent of whoever submitted the job."""
+
+    @property
+    def open(self) -> int:
+        """Tasks that are assigned and not closed."""
+        return sum(step.open for step in self.steps.values())
+
+    def head_of(self, task: str) -> int:
+        """Return the sequence of the last entry of a chain, 0 where it has none; ``_`` is the job's own."""
+        if task == JOB_TASK:
+            return self.head
+        known = self.tasks.get(task)
+        return known.head if known else self.strays.get(task, 0)
+
+    def ready(self, step: str) -> bool:
+        """Return whether all that ``step`` needs is over."""
+        return all(self.steps[need].complete for need in self.steps[step].spec.needs)
+
+    def obstacle(self, step: str) -> str:
+        """Return which need delivered nothing, or an empty string. Only for a step that is ready."""
+        barren = [need for need in self.steps[step].spec.needs if self.steps[need].barren]
+        return f"nothing was accepted of {', '.join(barren)}, which it needs" if barren else ""
+
+    def open_tasks(self) -> Iterable[TaskState]:
+        """Yield the tasks that are assigned and not closed."""
+        return (task for task in self.tasks.values() if task.phase is not Phase.CLOSED)
+
+    def tasks_of(self, step: str) -> list[TaskState]:
+        """Return the tasks of ``step`` that the log knows, in item order."""
+        spec = self.steps[step]
+        indices = [None] if spec.spec.for_each is None else range(spec.size or 0)
+        ids = (task_id(step, index) for index in indices)
+        return [self.tasks[one] for one in ids if one in self.tasks]
