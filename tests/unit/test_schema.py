@@ -190,3 +190,15 @@ def test_documents_are_plain_json() -> None:
         assert json.loads(json.dumps(make())) == make()
         make().clear()
         assert make()
+
+
+def test_kill_orders_have_a_channel() -> None:
+    """Whoever writes or hears orders finds their subject and their form, and a real order is valid by it."""
+    document = asyncapi()
+    channel = document["channels"]["control.order"]
+    order = ControlOrder(id="o1", stop=True, scope=TeamScope(team="digest"), at=datetime(2026, 1, 1, tzinfo=UTC))
+    subject = control_subject("main", order.scope)
+    assert subject == channel["address"].replace("{ns}", "main").replace("{scope}", "team.digest")
+    schemas = {"$defs": document["components"]["schemas"], "$ref": "#/$defs/ControlOrder"}
+    body = json.loads(json.dumps(schemas).replace("#/components/schemas/", "#/$defs/"))
+    Draft202012Validator(body).validate(order.model_dump(mode="json"))

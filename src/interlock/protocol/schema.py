@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping
 from inspect import cleandoc
 from typing import Any, Literal, NamedTuple
 
+from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from interlock.protocol.codec import StoredBody, kind_of
+from interlock.protocol.control import ControlOrder
 from interlock.protocol.messages import (
     JOB_TASK,
     MESSAGE_TYPES,
@@ -77,9 +79,11 @@ _PARAMETERS: Mapping[str, dict[str, Any]] = {
     "task": {"description": "The id of the task that the message is about."},
     "role": {"description": "Whose queue this is for, as ``agent@team``."},
     "event": {"description": "What kind of progress this is."},
+    "scope": {"description": "What the order is about: ``all``, ``team.T``, ``job.J`` or ``agent.T.A``."},
 }
 
 _LIVE = "live"
+_CONTROL = "control.order"
 _STORED = kind_of(StoredBody)
 _JOB_KINDS = ("job.", "plan.")
 _BODIES: tuple[type[Envelope | StoredBody], ...] = (*MESSAGE_TYPES, StoredBody)
@@ -113,18 +117,21 @@ def asyncapi() -> dict[str, Any]:
         "servers": {
             "nats": {"host": "{host}", "protocol": "nats", "variables": {"host": {"default": "127.0.0.1:4222"}}},
         },
-        "channels": {kind_of(model): _channel(model) for model in MESSAGE_TYPES} | {_LIVE: _live_channel()},
+        "channels": {kind_of(model): _channel(model) for model in MESSAGE_TYPES}
+        | {_LIVE: _live_channel(), _CONTROL: _control_channel()},
         "operations": dict(_operations()),
         "components": {
-            "messages": {kind_of(model): _message(model) for model in _BODIES} | {_LIVE: _live_message()},
-            "schemas": _plain(_schemas("#/components/schemas/{model}")) | {"Headers": _headers()},
+            "messages": {kind_of(model): _message(model) for model in _BODIES}
+            | {_LIVE: _live_message(), _CONTROL: _control_message()},
+            "schemas": _plain(_schemas("#/components/schemas/{model}", ControlOrder)) | {"Headers": _headers()},
         },
     }
 
 
-def _schemas(ref_template: str) -> dict[str, Any]:
-    """Return the schema of each message and of everything in it, by name."""
-    _, document = models_json_schema([(model, "validation") for model in _BODIES], ref_template=ref_template)
+def _schemas(ref_template: str, *more: type[BaseModel]) -> dict[str, Any]:
+    """Return the schema of each message, of ``more`` and of everything in them, by name."""
+    models = [(model, "validation") for model in (*_BODIES, *more)]
+    _, document = models_json_schema(models, ref_template=ref_template)
     schemas: dict[str, Any] = document["$defs"]
     for model in _BODIES:  # these have defaults, for whoever makes a message, but a body always says them
         schema = schemas[model.__name__]
@@ -186,6 +193,27 @@ def _live_channel() -> dict[str, Any]:
         "description": "Core NATS, in no stream: who does not listen misses it.",
         "messages": {_LIVE: {"$ref": f"#/components/messages/{_LIVE}"}},
         "parameters": _parameters_of(address),
+    }
+
+
+def _control_channel() -> dict[str, Any]:
+    address = "il.{ns}.control.{scope}"
+    return {
+        "address": address,
+        "title": "kill and resume orders",
+        "description": "A stream that keeps the last order of each scope; its sequence is the order's epoch.",
+        "messages": {_CONTROL: {"$ref": f"#/components/messages/{_CONTROL}"}},
+        "parameters": _parameters_of(address),
+    }
+
+
+def _control_message() -> dict[str, Any]:
+    return {
+        "name": _CONTROL,
+        "title": ControlOrder.__name__,
+        "summary": cleandoc(ControlOrder.__doc__ or ""),
+        "contentType": "application/json",
+        "payload": {"$ref": f"#/components/schemas/{ControlOrder.__name__}"},
     }
 
 
