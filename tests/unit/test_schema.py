@@ -1,6 +1,7 @@
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.modules import SOURCE
 
 from interlock.observability import attributes
 from interlock.protocol.codec import MAX_BODY, StoredBody, decode, encode, kind_of
+from interlock.protocol.control import ControlOrder, TeamScope, control_subject
 from interlock.protocol.messages import MESSAGE_TYPES, VERSION, Envelope
 from interlock.protocol.schema import HEADERS, PARTICIPANTS, asyncapi, message_schema
 from interlock.protocol.subjects import log_subject, parse_log_subject

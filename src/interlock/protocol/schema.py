@@ -117,12 +117,18 @@ def asyncapi() -> dict[str, Any]:
         "servers": {
             "nats": {"host": "{host}", "protocol": "nats", "variables": {"host": {"default": "127.0.0.1:4222"}}},
         },
-        "channels": {kind_of(model): _channel(model) for model in MESSAGE_TYPES}
-        | {_LIVE: _live_channel(), _CONTROL: _control_channel()},
+        "channels": {
+            **{kind_of(model): _channel(model) for model in MESSAGE_TYPES},
+            _LIVE: _live_channel(),
+            _CONTROL: _control_channel(),
+        },
         "operations": dict(_operations()),
         "components": {
-            "messages": {kind_of(model): _message(model) for model in _BODIES}
-            | {_LIVE: _live_message(), _CONTROL: _control_message()},
+            "messages": {
+                **{kind_of(model): _message(model) for model in _BODIES},
+                _LIVE: _live_message(),
+                _CONTROL: _control_message(),
+            },
             "schemas": _plain(_schemas("#/components/schemas/{model}", ControlOrder)) | {"Headers": _headers()},
         },
     }
@@ -130,8 +136,7 @@ def asyncapi() -> dict[str, Any]:
 
 def _schemas(ref_template: str, *more: type[BaseModel]) -> dict[str, Any]:
     """Return the schema of each message, of ``more`` and of everything in them, by name."""
-    models = [(model, "validation") for model in (*_BODIES, *more)]
-    _, document = models_json_schema(models, ref_template=ref_template)
+    _, document = models_json_schema([(model, "validation") for model in (*_BODIES, *more)], ref_template=ref_template)
     schemas: dict[str, Any] = document["$defs"]
     for model in _BODIES:  # these have defaults, for whoever makes a message, but a body always says them
         schema = schemas[model.__name__]
