@@ -142,20 +142,20 @@ async def test_much_output_is_passed_on_in_bounded_lines(
     behaving: Callable[[str], dict[str, str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A megabyte without an end of line, and output after being ready, hold nothing up and are not piled up."""
-    source = READY + "sys.stderr.write('x' * 1_000_000 + 'end'); sys.stdout.write('y' * 1_000_000); sys.exit(3)"
+    source = READY + "sys.stderr.write('x' * 1_000_000 + '\\nthe end'); sys.stdout.write('y' * 1_000_000); sys.exit(3)"
     with caplog.at_level(logging.WARNING), pytest.raises(AgentProcessFailed), anyio.fail_after(20):
         async with failing([config()], behaving(source)):
             await anyio.sleep_forever()
     passed_on = [record.getMessage() for record in caplog.records if record.getMessage().startswith("a: ")]
     assert sum(line.count("x") for line in passed_on) == 3_000_000
     assert max(map(len, passed_on)) < 150_000
-    assert sum(line.endswith("end") for line in passed_on) == 3, "an unfinished last line is told too"
+    assert passed_on.count("a: the end") == 3, "an unfinished last line is told too"
 
 
 async def test_cancelled_while_starting_leaves_no_process(behaving: Callable[[str], dict[str, str]]) -> None:
     """A supervision that is left at once leaves nothing behind."""
     environment = behaving("import sys, time; sys.stdin.read(); time.sleep(100)")
-    for pause in (0.0, 0.002, 0.01, 0.03):
+    for pause in range(12):
         async with supervised([config(f"a{n}") for n in range(3)], environment):
-            await anyio.sleep(pause)
+            await anyio.sleep(pause / 1000)
         assert not [line for line in command_lines(os.getpid()) if "interlock.runtime.process" in line]
