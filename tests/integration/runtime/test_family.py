@@ -22,6 +22,8 @@ if not os.fork():                 # a child that starts another one and ends: an
     time.sleep(600)
 os.wait()
 if not os.fork():                 # a child that never stops having children
+    if not os.fork():
+        time.sleep(600)
     print(os.getpid(), flush=True)
     while True:
         if not os.fork():
