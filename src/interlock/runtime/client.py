@@ -17,7 +17,7 @@ from interlock.protocol.subjects import job_subjects, log_subject
 from interlock.protocol.team import Team
 from interlock.runtime.bus import Bus
 
-__all__ = ["JobNotFound", "Progress", "new_job_id", "read_job", "submit", "watch"]
+__all__ = ["JobNotFound", "Progress", "new_job_id", "read_job", "read_jobs", "submit", "watch"]
 
 
 class JobNotFound(LookupError):
@@ -83,6 +83,16 @@ async def read_job(bus: Bus, job: str) -> JobState:
     known = await bus.jobs()
     if job not in known:
         raise JobNotFound(job, known)
+    return await _read(bus, job)
+
+
+async def read_jobs(bus: Bus) -> AsyncGenerator[JobState, None]:
+    """Yield the state of every job as the log has it now, in the order of their ids."""
+    for job in await bus.jobs():
+        yield await _read(bus, job)
+
+
+async def _read(bus: Bus, job: str) -> JobState:
     state = JobState()
     async with bus.follow([job_subjects(bus.ns, job)]) as batches:
         async for batch in batches:

@@ -33,7 +33,7 @@ from interlock.protocol.team import Team
 from interlock.runtime.address import AddressInvalid, BrokerAddress
 from interlock.runtime.broker_errors import BrokerError
 from interlock.runtime.bus_errors import BusError
-from interlock.runtime.client import JobNotFound, read_job
+from interlock.runtime.client import JobNotFound, read_job, read_jobs
 from interlock.runtime.closing import JobLeftOpen
 from interlock.runtime.failures import first_error
 from interlock.runtime.killswitch import JobKilled, describe_order
@@ -202,7 +202,7 @@ async def _one_state(place: Place, job: str) -> JobState:
 
 async def _all_reports(place: Place) -> list[tuple[datetime, Report]]:
     async with open_log(place, "client") as bus:
-        states = [await read_job(bus, job) for job in await bus.jobs()]
+        states = [state async for state in read_jobs(bus)]
     return [(state.submitted.at, report_of(state)) for state in states if state.submitted]
 
 

@@ -9,7 +9,7 @@ from interlock.observability.tracing import Tracing
 from interlock.protocol.control import AgentScope, AllScope, JobScope, Order, TeamScope, stop_of
 from interlock.protocol.state import JobState
 from interlock.runtime.bus import Bus
-from interlock.runtime.client import JobNotFound, read_job, watch
+from interlock.runtime.client import JobNotFound, read_jobs, watch
 from interlock.runtime.closing import close_killed
 from interlock.runtime.killswitch import command, describe_order
 from interlock.runtime.place import Place, open_log
@@ -61,10 +61,9 @@ async def resume(place: Place, scope: AllScope | TeamScope | JobScope | AgentSco
 
 async def _open_jobs(bus: Bus) -> AsyncIterator[tuple[str, str]]:
     """Yield the jobs that are not closed, with their teams."""
-    for job in await bus.jobs():
-        state = await read_job(bus, job)
+    async for state in read_jobs(bus):
         if state.submitted is not None and state.closed is None:
-            yield job, state.submitted.team.team
+            yield state.submitted.job, state.submitted.team.team
 
 
 async def _until_closed(bus: Bus, job: str) -> JobState:
