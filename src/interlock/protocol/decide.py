@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
+from typing import TypedDict
 
 from interlock.protocol.messages import AttemptSummary, Feedback, JobStatus, TaskOutcome
 from interlock.protocol.plan import task_id
@@ -16,8 +17,10 @@ from interlock.protocol.state import Attempt, JobState, Phase, TaskState
 from interlock.protocol.team import Handover, Step
 
 __all__ = [
+    "NO",
     "REPEATED_FEEDBACK",
     "AcceptPlan",
+    "AnswerByDefault",
     "Assign",
     "CloseJob",
     "CloseTask",
@@ -26,7 +29,11 @@ __all__ = [
     "deadline_of",
     "decide",
     "repetition",
+    "wakes_at",
 ]
+
+NO = "no"
+"""The answer that a question without a default is given when its time is over."""
 
 REPEATED_FEEDBACK = 3
 """How often in a row the same objections may be raised before the task counts as going in circles."""
@@ -62,6 +69,8 @@ class Assign:
     earlier: AttemptSummary | None = None
     replaces: str | None = None
     """Traceparent of the attempt that this one redoes."""
+    resumes: int = 0
+    """The answer after which the attempt goes on; 0: it begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +94,18 @@ class CloseJob:
     reason: str = ""
 
 
-Command = AcceptPlan | ExpandStep | Assign | CloseTask | CloseJob
+@dataclass(frozen=True, slots=True)
+class AnswerByDefault:
+    """Answer a question that nobody answered in time."""
+
+    task: str
+    attempt: int
+    answers: int
+    question: str
+    answer: str
+
+
+Command = AcceptPlan | ExpandStep | Assign | AnswerByDefault | CloseTask | CloseJob
 
 
 def decide(state: JobState, now: datetime, *, killed: str | None = None) -> tuple[Command, ...]:
@@ -98,12 +118,20 @@ def decide(state: JobState, now: datetime, *, killed: str | None = None) -> tupl
     stop = killed or _exhausted(state, now)
     if stop:
         return _stop(state, stop, killed=killed is not None)
+    if state.rejected is not None:
+        return _stop(state, f"the plan is rejected: {'; '.join(state.rejected.reasons)}", killed=False)
     if not state.version:
         return (AcceptPlan(state.head),)
     answered = tuple(_answer(state, state.tasks[task]) for task in sorted(state.waiting))
     expansion = next(_expansions(state), None)
     started = tuple(islice(_first_assignments(state), _room(state)))
-    following = (*answered, *((expansion,) if expansion else ()), *_blocked_tasks(state), *started)
+    following = (
+        *answered,
+        *_overdue(state, now),
+        *((expansion,) if expansion else ()),
+        *_blocked_tasks(state),
+        *started,
+    )
     return following or _completion(state)
 
 
@@ -113,6 +141,22 @@ def deadline_of(state: JobState) -> datetime | None:
         return None
     bounds = [state.submitted.deadline, _after(state.submitted.at, state.submitted.budget.seconds)]
     return min((bound for bound in bounds if bound is not None), default=None)
+
+
+def wakes_at(state: JobState) -> datetime | None:
+    """Return when the passing of time alone gives the manager something to decide, or None."""
+    questions = (state.tasks[task].question for task in state.asking)
+    bounds = [deadline_of(state), *(question.asked.expires for question in questions if question)]
+    return min((bound for bound in bounds if bound is not None), default=None)
+
+
+def _overdue(state: JobState, now: datetime) -> Iterator[AnswerByDefault]:
+    """Yield what counts as the answer to the questions whose time is over: the default, and without one a no."""
+    for name in sorted(state.asking):
+        task = state.tasks[name]
+        asked = task.question.asked if task.question else None
+        if asked is not None and asked.expires is not None and asked.expires <= now:
+            yield AnswerByDefault(name, task.current.number, task.head, asked.question, asked.default or NO)
 
 
 def _after(start: datetime, seconds: float | None) -> datetime | None:
@@ -192,7 +236,12 @@ def _unbegun(state: JobState) -> Iterator[tuple[str, int]]:
 
 
 def _answer(state: JobState, task: TaskState) -> Command:
-    """Accept what passed; redo the rest while attempts remain and something new can come of it."""
+    """Accept what passed, resume what was answered, redo the rest while attempts remain and sense is left in it.
+
+    What cannot go on is closed.
+    """
+    if task.phase is Phase.ANSWERED:
+        return _resume(state, task)
     if task.phase is not Phase.VERDICT:
         reason = "its chain holds an entry that is no next step, so nobody can continue this attempt"
         return CloseTask(task.id, task.current.number, task.head, "failed", reason=reason)
@@ -210,9 +259,21 @@ def _answer(state: JobState, task: TaskState) -> Command:
         task.current.number + 1,
         agent,
         task.head,
-        feedback=tuple(Feedback(attempt=one.number, criteria=one.objections) for one in task.attempts),
-        earlier=_summary(task.current),
-        replaces=task.current.origin,
+        **_redo(task.attempts),
+    )
+
+
+def _resume(state: JobState, task: TaskState) -> Assign:
+    """Let the attempt that waited for a person go on, as it was assigned before."""
+    return Assign(
+        task.id,
+        state.steps[task.step].spec,
+        task.index,
+        task.current.number,
+        task.current.role.partition("@")[0],
+        task.head,
+        resumes=task.head,
+        **_redo(task.attempts[:-1]),
     )
 
 
@@ -228,6 +289,21 @@ def _next_agent(step: Step, task: TaskState, *, circling: bool) -> str | None:
     if tried < allowed and not circling:
         return agent
     return handover.agent if handover and not taken_over else None
+
+
+class _Redo(TypedDict, total=False):
+    """What an attempt is told of those before it."""
+
+    feedback: tuple[Feedback, ...]
+    earlier: AttemptSummary | None
+    replaces: str | None
+
+
+def _redo(before: tuple[Attempt, ...]) -> _Redo:
+    if not before:
+        return {}
+    feedback = tuple(Feedback(attempt=one.number, criteria=one.objections) for one in before)
+    return {"feedback": feedback, "earlier": _summary(before[-1]), "replaces": before[-1].origin}
 
 
 def _summary(attempt: Attempt) -> AttemptSummary:

@@ -6,6 +6,8 @@ counted in ``refused``; it still is the chain's head, since the broker compares 
 that it left without a next step waits for the manager, so that whatever was written, every job can be ended.
 
 A task goes ``assigned -> result -> verdict`` and from there either to the next ``assigned`` (redo) or to ``closed``.
+An attempt that has to wait for a person goes ``assigned -> asked -> answered -> assigned`` (the same attempt) first.
+Who sends an entry is what the broker authenticated, and only the roles that the assignment names may go on with it.
 """
 
 from __future__ import annotations  # the map of rpds is generic for type checkers only
@@ -36,7 +38,17 @@ from interlock.protocol.messages import (
     TaskVerdict,
 )
 from interlock.protocol.plan import TaskIdInvalid, check_graph, parse_task_id, task_id
-from interlock.protocol.state import Attempt, Entry, JobState, Phase, StepState, TaskState
+from interlock.protocol.state import (
+    Attempt,
+    Effect,
+    EffectStatus,
+    Entry,
+    JobState,
+    Phase,
+    Question,
+    StepState,
+    TaskState,
+)
 
 __all__ = ["evolve", "fold"]
 
@@ -53,7 +65,7 @@ def evolve(state: JobState, entry: Entry) -> JobState:
     """Return the state after ``entry``. Never raises for an entry that does not fit: it is counted as refused."""
     message = entry.message
     if isinstance(message, EffectDone | EffectInDoubt):
-        return state
+        return _recorded(state, message)
     head = state.head_of(message.task)
     if entry.seq <= head:
         return replace(state, refused=state.refused + 1)
@@ -92,7 +104,8 @@ def _evolve_job(state: JobState, entry: Entry) -> JobState:
         case PlanProposed():
             fits, following = state.submitted is not None, state
         case PlanRejected():
-            fits, following = state.submitted is not None, replace(state, rejected=message)
+            fits = state.submitted is not None and state.rejected is None
+            following = replace(state, rejected=message)
         case JobClosed():
             fits, following = state.submitted is not None and not state.open, replace(state, closed=message)
         case QuestionAsked() | QuestionAnswered():
@@ -145,30 +158,79 @@ def _evolve_task(state: JobState, task: TaskState | None, entry: Entry) -> JobSt
     match message:
         case TaskAssigned():
             return _assigned(state, task, message, entry)
-        case TaskResult() if task and task.phase is Phase.ASSIGNED and message.attempt == task.current.number:
+        case TaskResult() if task and _by_worker(task, message):
             return _result(state, task, message, entry)
-        case TaskVerdict() if task and task.phase is Phase.RESULT and message.attempt == task.current.number:
+        case TaskVerdict() if task and _by_verifier(task, message):
             return _verdict(state, task, message, entry)
         case TaskClosed():
             return _closed(state, task, message, entry)
-        case EffectIntended() | QuestionAsked() | QuestionAnswered() if task and _within(task, message):
-            return replace(state, tasks=state.tasks.insert(task.id, replace(task, head=entry.seq)))
+        case EffectIntended() if task and _by_worker(task, message):
+            return _intended(state, replace(task, head=entry.seq), message)
+        case QuestionAsked() if task and _by_worker(task, message):
+            return _asked(state, replace(task, head=entry.seq), message)
+        case QuestionAnswered() if task and task.phase is Phase.ASKED and task.question:
+            return _answered(state, replace(task, head=entry.seq), task.question, message, entry)
         case _:
             return _refuse(state, entry)
 
 
-def _within(task: TaskState, message: EffectIntended | QuestionAsked | QuestionAnswered) -> bool:
-    """Whether ``message`` belongs to the attempt that is under way; a person need not name it in an answer."""
-    return task.phase is Phase.ASSIGNED and (
-        isinstance(message, QuestionAnswered) or message.attempt == task.current.number
+def _by_worker(task: TaskState, message: TaskResult | EffectIntended | QuestionAsked) -> bool:
+    """Whether ``message`` comes from the role that the attempt under way was given to."""
+    attempt = task.current if task.phase is Phase.ASSIGNED else None
+    return attempt is not None and message.attempt == attempt.number and message.by == attempt.role
+
+
+def _by_verifier(task: TaskState, message: TaskVerdict) -> bool:
+    """Whether ``message`` comes from the role that the result under way was handed to."""
+    attempt = task.current if task.phase is Phase.RESULT else None
+    return attempt is not None and message.attempt == attempt.number and message.by == attempt.verifier
+
+
+def _asked(state: JobState, task: TaskState, message: QuestionAsked) -> JobState:
+    task = replace(task, phase=Phase.ASKED, question=Question(message))
+    return replace(state, tasks=state.tasks.insert(task.id, task), asking=state.asking | {task.id})
+
+
+def _answered(
+    state: JobState, task: TaskState, question: Question, message: QuestionAnswered, entry: Entry
+) -> JobState:
+    if message.question != question.asked.question:
+        return _refuse(state, entry)
+    task = replace(task, phase=Phase.ANSWERED, question=replace(question, answer=message))
+    return replace(
+        state,
+        tasks=state.tasks.insert(task.id, task),
+        asking=state.asking - {task.id},
+        waiting=state.waiting | {task.id},
     )
+
+
+def _intended(state: JobState, task: TaskState, message: EffectIntended) -> JobState:
+    effect = Effect(message.key, task.id, message.attempt, message.tool, message.effect)
+    return replace(state, tasks=state.tasks.insert(task.id, task), effects=state.effects.insert(message.key, effect))
+
+
+def _recorded(state: JobState, message: EffectDone | EffectInDoubt) -> JobState:
+    """Note what became of a change outside. What is known to be done stays so, whatever comes later."""
+    effect = state.effects.get(message.key)
+    if effect is None or effect.task != message.task or effect.status is EffectStatus.DONE:
+        return state
+    match message:
+        case EffectDone():
+            status, reason = (EffectStatus.FAILED if message.failed else EffectStatus.DONE), ""
+        case EffectInDoubt():
+            status, reason = EffectStatus.IN_DOUBT, message.reason
+    return replace(state, effects=state.effects.insert(message.key, replace(effect, status=status, reason=reason)))
 
 
 def _assigned(state: JobState, task: TaskState | None, message: TaskAssigned, entry: Entry) -> JobState:
     if not _may_assign(state, task, message):
         return _refuse(state, entry)
     step = state.steps[message.step]
-    attempt = Attempt(message.attempt, message.role)
+    attempt = Attempt(message.attempt, message.role, message.verifier)
+    if task is not None and message.resumes:
+        task = replace(task, head=entry.seq, phase=Phase.ASSIGNED)
+        return replace(state, tasks=state.tasks.insert(task.id, task), waiting=state.waiting - {task.id})
     if task is None:
         task = TaskState(
             message.task,
@@ -182,7 +244,7 @@ def _assigned(state: JobState, task: TaskState | None, message: TaskAssigned, en
         )
         step = replace(step, open=step.open + 1)
     else:
-        task = replace(task, head=entry.seq, phase=Phase.ASSIGNED, attempts=(*task.attempts, attempt))
+        task = replace(task, head=entry.seq, phase=Phase.ASSIGNED, attempts=(*task.attempts, attempt), question=None)
         step = replace(step, redone=step.redone + 1)
     tasks = state.tasks.insert(task.id, task)
     step = replace(step, next_index=_first_unassigned(step, tasks))
@@ -195,16 +257,28 @@ def _assigned(state: JobState, task: TaskState | None, message: TaskAssigned, en
 
 
 def _may_assign(state: JobState, task: TaskState | None, message: TaskAssigned) -> bool:
-    """Whether ``message`` is a first attempt of a task of the plan, or the attempt after one that did not pass."""
+    """Whether ``message`` begins a task of the plan, redoes what did not pass, or resumes what waited for a person."""
     if task is None:
         place = _place(state, message.task)
-        return place is not None and message.attempt == 1 and (place[0].spec.step, place[1]) == _named(message)
+        begins = message.attempt == 1 and not message.resumes
+        return place is not None and begins and (place[0].spec.step, place[1]) == _named(message)
+    if message.resumes:
+        return task.phase is Phase.ANSWERED and _same_attempt(task, message)
     verdict = task.current.verdict if task.attempts else None
     return (
         task.phase is Phase.VERDICT
         and verdict is not None
         and verdict.verdict != "pass"
         and message.attempt == task.current.number + 1
+        and (task.step, task.index) == _named(message)
+    )
+
+
+def _same_attempt(task: TaskState, message: TaskAssigned) -> bool:
+    return (
+        message.attempt == task.current.number
+        and (message.role, message.verifier) == (task.current.role, task.current.verifier)
+        and message.resumes == task.head
         and (task.step, task.index) == _named(message)
     )
 
@@ -266,7 +340,12 @@ def _closed(state: JobState, task: TaskState | None, message: TaskClosed, entry:
         reason=message.reason,
         ended=message.at,
     )
-    state = replace(state, tasks=state.tasks.insert(task.id, task), waiting=state.waiting - {task.id})
+    state = replace(
+        state,
+        tasks=state.tasks.insert(task.id, task),
+        waiting=state.waiting - {task.id},
+        asking=state.asking - {task.id},
+    )
     return _with_count(state, replace(step, open=step.open - 1), message.outcome)
 
 

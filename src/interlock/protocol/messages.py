@@ -10,15 +10,17 @@ from pydantic import AwareDatetime, Field
 
 from interlock.protocol.base import Json, Name, Role, Strict, Usage
 from interlock.protocol.criteria import Criterion
-from interlock.protocol.team import Budget, Step, Team
+from interlock.protocol.permissions import Permissions
+from interlock.protocol.team import Autonomy, Budget, Step, Team
+from interlock.protocol.tools import EffectClass, ToolGrant, ToolName, ToolSpec
 
 __all__ = [
     "JOB_TASK",
     "MESSAGE_TYPES",
     "VERSION",
     "ActionTaken",
+    "Approval",
     "AttemptSummary",
-    "Autonomy",
     "CriterionVerdict",
     "EffectDone",
     "EffectInDoubt",
@@ -51,7 +53,6 @@ VERSION: Literal[1] = 1
 JOB_TASK = "_"
 """The task token of a job's own chain."""
 
-Autonomy = Literal["suggest", "ask", "bounded"]
 JobStatus = Literal["succeeded", "partial", "failed", "killed"]
 TaskOutcome = Literal["accepted", "failed", "cancelled"]
 Verdict = Literal["pass", "fail", "uncertain"]
@@ -87,16 +88,26 @@ class ActionTaken(Strict):
     tool: str
     arguments: Json
     outcome: str
+    """``done``, ``reused`` (an earlier attempt did it), ``suggested``, ``refused``, ``failed`` or ``in_doubt``, and
+    then, after a colon, in words."""
+    key: Token | None = None
+    """Idempotency key; None for what changes nothing outside."""
 
 
 class Grant(Strict):
     """What an assignment lets its attempt use."""
 
-    tools: tuple[str, ...] = ()
+    tools: tuple[ToolGrant, ...] = ()
     tokens: int | None = Field(default=None, ge=0)
     calls: int | None = Field(default=None, ge=0)
     seconds: float = Field(gt=0)
     """How long the attempt may take once begun."""
+    actions: int = Field(default=50, ge=0)
+    """The most tool calls of one attempt."""
+    autonomy: Autonomy = "bounded"
+    """How much the attempt may do without a person."""
+    permissions: Permissions = Permissions()
+    """The step's own rules, besides those of its agent, its team and the operator."""
 
 
 class CriterionVerdict(Strict):
@@ -140,6 +151,8 @@ class JobSubmitted(Envelope):
     autonomy: Autonomy = "bounded"
     parent: Token | None = None
     """The job that this one is a part of."""
+    tools: tuple[ToolSpec, ...] = ()
+    """What the team's tools are."""
 
 
 class PlanProposed(Envelope):
@@ -202,12 +215,18 @@ class TaskAssigned(Envelope):
     """Oldest first."""
     earlier: AttemptSummary | None = None
     """The attempt before this one."""
+    taint: tuple[str, ...] = ()
+    """Where the text from outside comes from that stands in this message; empty: there is none."""
+    resumes: int = Field(default=0, ge=0)
+    """Stream sequence of the answer after which the attempt goes on where it waited; 0: it begins."""
 
 
 class TaskResult(Envelope):
     """A worker's claim."""
 
     kind: Literal["task.result"] = "task.result"
+    by: Role
+    """Who sends it; the last part of the subject, which the broker holds senders to."""
     role: Role
     """Whose verifiers this is for."""
     status: Literal["done", "gave_up", "needs_input"]
@@ -218,12 +237,16 @@ class TaskResult(Envelope):
     usage: Usage = Usage()
     reasoning: str = ""
     """A short summary of how the worker came to its output."""
+    taint: tuple[str, ...] = ()
+    """Where the text from outside comes from that the worker had before it; it may be in the output."""
 
 
 class TaskVerdict(Envelope):
     """What a verifier says of a result. It judges the attempt that it names and no other."""
 
     kind: Literal["task.verdict"] = "task.verdict"
+    by: Role
+    """Who sends it; the last part of the subject, which the broker holds senders to."""
     verdict: Verdict
     criteria: tuple[CriterionVerdict, ...] = ()
     usage: Usage = Usage()
@@ -239,16 +262,44 @@ class TaskClosed(Envelope):
     reason: str = ""
 
 
+class Approval(Strict):
+    """A call that waits for a person's yes."""
+
+    tool: ToolName
+    arguments: Json
+    """Exactly what the tool would get, secrets hidden."""
+    digest: str
+    """SHA-256 of the canonical arguments: the yes is for these and no others."""
+    effect: EffectClass
+    rule: str = ""
+    """Which rule asks; empty where the effect class, the autonomy or the taint does."""
+    policy: int = Field(default=0, ge=0)
+    """The policy's epoch; a yes given under an older policy counts no more."""
+
+
 class QuestionAsked(Envelope):
-    """An agent asks a person."""
+    """An agent asks a person. In the task's chain: the task waits, and no worker is held meanwhile."""
 
     kind: Literal["question.asked"] = "question.asked"
+    by: Role
+    """Who sends it; the last part of the subject, which the broker holds senders to."""
     question: Token
     text: str
+    """What is to be decided, and why it is asked."""
+    about: Literal["approval", "doubt", "input"] = "input"
+    """A call that needs a yes; an effect of which nobody knows whether it took place; or anything else."""
     options: tuple[str, ...] = ()
     """Empty: free text."""
     default: str | None = None
-    """What counts as the answer when the deadline passes."""
+    """What counts as the answer when ``expires`` has passed."""
+    expires: AwareDatetime | None = None
+    """None: it waits as long as the job does."""
+    approval: Approval | None = None
+    """With ``approval`` and ``doubt``: the call that this is about."""
+    key: Token | None = None
+    """With ``doubt``: the idempotency key of the effect."""
+    transcript: Json = None
+    """What the worker needs to go on later, whichever process it is."""
 
 
 class QuestionAnswered(Envelope):
@@ -258,30 +309,43 @@ class QuestionAnswered(Envelope):
     question: Token
     answer: str
     by_default: bool = False
+    note: str = ""
+    """What the person adds, for the agent to read."""
 
 
 class EffectIntended(Envelope):
     """A change outside is about to be made. In the task's chain, so that a stale attempt cannot start one."""
 
     kind: Literal["effect.intended"] = "effect.intended"
+    by: Role
+    """Who sends it; the last part of the subject, which the broker holds senders to."""
     key: Token
-    """Idempotency key."""
-    tool: str
+    """Idempotency key: the same for the same call of the same task, whichever attempt makes it."""
+    tool: ToolName
     arguments_digest: str
+    """SHA-256 of the canonical arguments."""
+    effect: EffectClass
 
 
 class EffectDone(Envelope):
     """What a change outside came to. Outside the chain: what happened is always recorded."""
 
     kind: Literal["effect.done"] = "effect.done"
+    by: Role
+    """Who sends it; the last part of the subject, which the broker holds senders to."""
     key: Token
     outcome: Json
+    """What the tool returned, secrets hidden; later attempts are given it instead of doing it again."""
+    failed: bool = False
+    """The tool said that it did nothing: it may be tried again."""
 
 
 class EffectInDoubt(Envelope):
     """It is not known whether a change outside was made. Outside the chain."""
 
     kind: Literal["effect.in_doubt"] = "effect.in_doubt"
+    by: Role
+    """Who sends it; the last part of the subject, which the broker holds senders to."""
     key: Token
     reason: str
 

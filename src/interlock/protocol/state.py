@@ -21,14 +21,27 @@ from interlock.protocol.messages import (
     JobSubmitted,
     Message,
     PlanRejected,
+    QuestionAnswered,
+    QuestionAsked,
     TaskOutcome,
     TaskResult,
     TaskVerdict,
 )
 from interlock.protocol.plan import task_id
 from interlock.protocol.team import Step
+from interlock.protocol.tools import EffectClass
 
-__all__ = ["Attempt", "Entry", "JobState", "Phase", "StepState", "TaskState"]
+__all__ = [
+    "Attempt",
+    "Effect",
+    "EffectStatus",
+    "Entry",
+    "JobState",
+    "Phase",
+    "Question",
+    "StepState",
+    "TaskState",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +59,8 @@ class Phase(Enum):
     """Where a task is in its chain: the kind of message that moved it last."""
 
     ASSIGNED = "assigned"
+    ASKED = "asked"
+    ANSWERED = "answered"
     RESULT = "result"
     VERDICT = "verdict"
     CLOSED = "closed"
@@ -58,6 +73,8 @@ class Attempt:
     number: int
     """From 1."""
     role: str
+    verifier: str = ""
+    """The role that judges its result."""
     result: TaskResult | None = None
     verdict: TaskVerdict | None = None
     origin: str | None = None
@@ -77,6 +94,39 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """What a person was asked about a task, and what came of it."""
+
+    asked: QuestionAsked
+    answer: QuestionAnswered | None = None
+
+
+class EffectStatus(Enum):
+    """What is known of a change outside."""
+
+    INTENDED = "intended"
+    """It may have been begun: as long as nothing else is known it is in doubt."""
+    DONE = "done"
+    FAILED = "failed"
+    """The tool said that it changed nothing."""
+    IN_DOUBT = "in_doubt"
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """A change outside that an attempt meant to make."""
+
+    key: str
+    task: str
+    attempt: int
+    tool: str
+    effect: EffectClass
+    status: EffectStatus = EffectStatus.INTENDED
+    reason: str = ""
+    """Why it is in doubt."""
+
+
+@dataclass(frozen=True, slots=True)
 class TaskState:
     """One task. ``attempts`` are in order and the last one is current."""
 
@@ -93,6 +143,8 @@ class TaskState:
     reason: str = ""
     label: str = ""
     """What people call the task's item."""
+    question: Question | None = None
+    """The last one that was asked about the current attempt."""
     usage: Usage = field(default_factory=Usage)
     began: datetime | None = None
     ended: datetime | None = None
@@ -166,6 +218,10 @@ class JobState:
     """Tasks that the manager must move: with a verdict to answer, or with an entry that nobody else can follow."""
     strays: HashTrieMap[str, int] = field(default_factory=lambda: HashTrieMap({}))
     """Heads of the chains of tasks that never began, where something stands that is no beginning."""
+    asking: frozenset[str] = frozenset()
+    """Tasks that wait for a person."""
+    effects: HashTrieMap[str, Effect] = field(default_factory=lambda: HashTrieMap({}))
+    """Changes outside, by idempotency key."""
     usage: Usage = field(default_factory=Usage)
     closed: JobClosed | None = None
     refused: int = 0

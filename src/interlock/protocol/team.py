@@ -10,27 +10,43 @@ from pydantic import Discriminator, Field, Tag
 
 from interlock.protocol.base import Json, Name, Strict
 from interlock.protocol.criteria import Criterion
+from interlock.protocol.permissions import Permissions
+from interlock.protocol.principles import Principle
+from interlock.protocol.tools import EffectClass, ToolName
 
 __all__ = [
     "TYPE_NAMES",
     "Agent",
+    "Autonomy",
     "Budget",
+    "CodeTools",
     "Engine",
     "Files",
+    "FilesTools",
     "ForEach",
     "Handover",
     "Input",
     "InputType",
     "JsonLines",
     "Limits",
+    "McpServer",
     "ModelSettings",
     "OutputField",
+    "PinnedTool",
+    "SecretSource",
     "Step",
     "Team",
+    "ToolSources",
+    "ToolUse",
     "TypeName",
     "Verify",
+    "WebTools",
     "output_schema",
 ]
+
+Autonomy = Literal["suggest", "ask", "bounded"]
+"""What agents may do without a person. ``suggest``: nothing, what they would do is only recorded. ``ask``: each effect
+that is more than reading is asked for. ``bounded``: the rules decide."""
 
 Engine = Literal["openai", "local"]
 """How a model is reached: ``openai`` is any OpenAI-compatible URL, ``local`` a small model started on this machine."""
@@ -72,6 +88,10 @@ class Agent(Strict):
     objections only. Small models copy what they are shown."""
     model: ModelSettings | None = None
     """Left out: the team's model."""
+    tools: "tuple[ToolUse, ...]" = ()
+    """The tools that a worker may use; a step can name its own."""
+    permissions: Permissions = Permissions()
+    """The agent's own rules. They narrow those of the team."""
 
 
 class Input(Strict):
@@ -84,6 +104,8 @@ class Input(Strict):
     default: Json = None
     required: bool = True
     """Whether a job without this input is refused; an input with a default never is."""
+    outside: bool | None = None
+    """Whether it is text from outside that may lie; left out: so it is for ``files`` and ``jsonl``, and no other."""
 
 
 _Globs = Annotated[
@@ -104,6 +126,88 @@ class JsonLines(Strict):
 
     jsonl: str
     """A path relative to the team file."""
+
+
+class PinnedTool(Strict):
+    """A tool of which the plan fixes arguments."""
+
+    tool: ToolName
+    pin: dict[str, Json] = {}
+    """The values that arguments must have. Texts are templates, as in ``do``."""
+    times: int | None = Field(default=None, ge=1)
+    """How many calls of one attempt; left out: as many as it likes."""
+
+
+ToolUse = Annotated[
+    Annotated[ToolName, Tag("name")] | Annotated[PinnedTool, Tag("pinned")],
+    Discriminator(lambda value: "pinned" if isinstance(value, (dict, PinnedTool)) else "name"),
+]
+"""A tool by its name, or with arguments that the plan fixes."""
+
+
+class FilesTools(Strict):
+    """Where ``files.read``, ``files.list`` and ``files.write`` may go at all; the rules decide within."""
+
+    read: tuple[str, ...] = ()
+    """Folders, relative to the team file."""
+    write: tuple[str, ...] = ()
+    """Folders that may be written to, and read."""
+
+
+class WebTools(Strict):
+    """Bounds of ``web.fetch``."""
+
+    seconds: float = Field(default=20, gt=0)
+    """How long one fetch may take, redirects included."""
+    bytes: int = Field(default=2_000_000, ge=1)
+    """The most that is read of a body."""
+    private: tuple[str, ...] = ()
+    """Networks (CIDR) that may be reached although they are private; none is by default."""
+
+
+class CodeTools(Strict):
+    """Bounds of ``python.run`` and ``shell.run``, which always run in a sandbox."""
+
+    seconds: float = Field(default=30, gt=0)
+    memory: int = Field(default=512, ge=16)
+    """MiB."""
+    read: tuple[str, ...] = ()
+    """Folders, relative to the team file, that the code sees and cannot change."""
+    write: tuple[str, ...] = ()
+    """Folders that it may change."""
+
+
+class McpServer(Strict):
+    """Tools of an MCP server, called ``NAME.TOOL``."""
+
+    command: tuple[str, ...] = ()
+    """Started as a child process and spoken to over its standard input and output."""
+    url: str | None = None
+    """Or where it listens (streamable HTTP)."""
+    effects: dict[str, EffectClass] = {}
+    """What its tools do; one that is not listed counts as irreversible."""
+    destinations: dict[str, tuple[str, ...]] = {}
+    """Which arguments of a tool say where its effect goes."""
+    env: tuple[str, ...] = ()
+    """Names of the team's secrets that the server gets as environment variables."""
+
+
+class SecretSource(Strict):
+    """Where a secret is; its value never stands in a team file."""
+
+    env: str
+    """The environment variable that holds it."""
+
+
+class ToolSources(Strict):
+    """Where the team's tools come from."""
+
+    modules: tuple[str, ...] = ()
+    """Python files, relative to the team file, whose functions marked ``@tool`` are tools."""
+    files: FilesTools = FilesTools()
+    web: WebTools = WebTools()
+    code: CodeTools = CodeTools()
+    mcp: dict[Name, McpServer] = {}
 
 
 class Verify(Strict):
@@ -179,6 +283,10 @@ class Step(Strict):
     """Seconds that one attempt may take once a worker has begun it."""
     on_failure: _OnFailure = "fail"
     """What happens once the attempts are used up."""
+    tools: "tuple[ToolUse, ...] | None" = None
+    """The tools of this step; left out: those of its agent."""
+    permissions: Permissions = Permissions()
+    """The step's own rules. They narrow those of its agent and the team."""
 
 
 class Budget(Strict):
@@ -213,6 +321,14 @@ class Team(Strict):
     """A template for the job's result; left out: the outputs of the steps that no other step needs."""
     budget: Budget = Budget()
     limits: Limits = Limits()
+    tools: ToolSources = ToolSources()
+    secrets: dict[str, SecretSource] = {}
+    """By the names that tools ask for."""
+    permissions: Permissions = Permissions()
+    """What tools may be called with which arguments; what no rule allows is denied."""
+    principles: tuple[Principle, ...] = ()
+    """What no plan, no rule and no person's answer overrides."""
+    autonomy: Autonomy = "bounded"
 
 
 def output_schema(step: Step) -> dict[str, Json] | None:

@@ -18,7 +18,7 @@ from interlock.backends.chat import ChatModel
 from interlock.backends.engines import open_chat, resolve_endpoint
 from interlock.observability.attributes import HEADER_ORIGIN, HEADER_REPLACES, HEADER_TRACEPARENT, HEADER_TRACESTATE
 from interlock.observability.tracing import AgentSpan, Tracing, Work
-from interlock.protocol.base import role_of
+from interlock.protocol.base import Role, role_of
 from interlock.protocol.codec import kind_of
 from interlock.protocol.messages import Envelope, TaskAssigned, TaskResult
 from interlock.protocol.subjects import chain_subjects, log_subject
@@ -66,6 +66,8 @@ class Serving:
         self.agent: Agent = config.agent
         self.agent_name = config.agent_name
         self.team = config.team
+        self.role: Role = role_of(config.agent_name, config.team)
+        """Whose queue is served, and who signs the answers."""
         self.settings = config.model or ModelSettings()
         self._config = config
 
@@ -90,8 +92,7 @@ class Serving:
 
         :raises BusError: what no waiting will cure, such as missing permissions
         """
-        role = role_of(self.agent_name, self.team)
-        queue = self.bus.pull(kind, role, self._config.slots, job=self._config.job)
+        queue = self.bus.pull(kind, self.role, self._config.slots, job=self._config.job)
         async with queue as deliveries, anyio.create_task_group() as group:
             ready()
             async for delivery in deliveries:

@@ -38,7 +38,7 @@ async def serve_verifier(config: ProcessConfig, bus: Bus, tracing: Tracing, read
                     delivery,
                     span,
                     partial(_verdict, serving, delivery, assigned, result, model, span),
-                    partial(_no_verdict, delivery, result, span),
+                    partial(_no_verdict, serving, delivery, result, span),
                 )
 
         await serving.serve("result", verify, ready)
@@ -61,14 +61,18 @@ async def _verdict(
 ) -> TaskVerdict:
     found = await judge_result(assigned, result, serving.agent, model, serving.settings, serving.tracing)
     verdict = TaskVerdict(
-        **answering(result, delivery), verdict=found.verdict, criteria=found.criteria, usage=found.usage
+        **answering(result, delivery),
+        by=serving.role,
+        verdict=found.verdict,
+        criteria=found.criteria,
+        usage=found.usage,
     )
     span.verdict(verdict.verdict, verdict.criteria, verdict.usage)
     return verdict
 
 
-def _no_verdict(delivery: Delivery, result: TaskResult, span: AgentSpan, reason: str) -> TaskVerdict:
+def _no_verdict(serving: Serving, delivery: Delivery, result: TaskResult, span: AgentSpan, reason: str) -> TaskVerdict:
     doubt = CriterionVerdict(criterion="verifier", holds=None, evidence=f"not decided, the verifier failed: {reason}")
-    verdict = TaskVerdict(**answering(result, delivery), verdict="uncertain", criteria=(doubt,))
+    verdict = TaskVerdict(**answering(result, delivery), by=serving.role, verdict="uncertain", criteria=(doubt,))
     span.verdict(verdict.verdict, verdict.criteria, verdict.usage)
     return verdict

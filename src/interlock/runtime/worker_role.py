@@ -35,7 +35,7 @@ async def serve_worker(config: ProcessConfig, bus: Bus, tracing: Tracing, ready:
                         delivery,
                         span,
                         partial(_result, serving, delivery, assignment, model, span),
-                        partial(_no_result, delivery, assignment, span),
+                        partial(_no_result, serving, delivery, assignment, span),
                     )
 
         await serving.serve("assigned", work, ready)
@@ -47,6 +47,7 @@ async def _result(
     outcome = await execute(assignment, serving.agent, model, serving.settings, serving.tracing)
     result = TaskResult(
         **answering(assignment, delivery),
+        by=serving.role,
         role=assignment.verifier,
         status=outcome.status,
         output=outcome.output,
@@ -58,9 +59,12 @@ async def _result(
     return result
 
 
-def _no_result(delivery: Delivery, assignment: TaskAssigned, span: AgentSpan, reason: str) -> TaskResult:
+def _no_result(
+    serving: Serving, delivery: Delivery, assignment: TaskAssigned, span: AgentSpan, reason: str
+) -> TaskResult:
     result = TaskResult(
         **answering(assignment, delivery),
+        by=serving.role,
         role=assignment.verifier,
         status="gave_up",
         reason=f"the worker failed: {reason}",
