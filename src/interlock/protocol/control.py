@@ -1,4 +1,4 @@
-"""Kill orders: what must stop, until when, and which of them bind whom. Pure.
+"""Control: what must stop, until when, and which of them bind whom. Pure.
 
 An order is written to ``il.<ns>.control.<scope>``. The broker keeps the last one of each scope, so what was killed
 stays killed, whoever restarts; its sequence in that stream is its epoch, a number that only rises. Publishing is
@@ -6,29 +6,40 @@ storing and telling at once: whoever supervises agents listens there.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
 from interlock.protocol.base import Name, Strict
 from interlock.protocol.errors import BodyNotJson, MessageInvalid
 from interlock.protocol.messages import Token
+from interlock.protocol.permissions import Permissions
+from interlock.protocol.principles import Principle
 
 __all__ = [
+    "NO_POLICY",
     "AgentScope",
     "AllScope",
+    "Control",
     "ControlOrder",
     "JobScope",
     "Order",
+    "Policy",
     "Scope",
     "TeamScope",
     "control_subject",
     "control_subjects",
     "decode_order",
+    "decode_policy",
+    "policy_subject",
     "standing",
     "stop_of",
 ]
+
+
+_T = TypeVar("_T")
 
 
 class AllScope(Strict):
@@ -75,6 +86,35 @@ class ControlOrder(Strict):
     at: AwareDatetime
 
 
+class Policy(Strict):
+    """What an operator lays down for every job of a namespace, whatever their teams say."""
+
+    v: Literal[1] = 1
+    id: Token
+    at: AwareDatetime
+    permissions: Permissions = Permissions()
+    principles: tuple[Principle, ...] = ()
+    base: str = "/"
+    """The absolute folder that relative patterns count from."""
+
+
+NO_POLICY = Policy(id="none", at=datetime(1970, 1, 1, tzinfo=UTC))
+"""What stands where no operator laid anything down: it narrows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """All that stands in the control stream at one moment."""
+
+    orders: Mapping[str, "Order"] = field(default_factory=dict)
+    """The last order of each scope, by subject."""
+    policy: Policy = NO_POLICY
+    policy_epoch: int = 0
+    """The policy's sequence in the stream, a number that only rises; 0: nobody laid down any."""
+    newest: int = 0
+    """The last sequence of the stream: equal numbers mean that nothing changed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """An order as it stands in the control stream."""
@@ -96,6 +136,11 @@ def control_subject(ns: str, scope: AllScope | TeamScope | JobScope | AgentScope
             return f"il.{ns}.control.agent.{scope.team}.{scope.agent}"
 
 
+def policy_subject(ns: str) -> str:
+    """Return the subject of the operator's policy."""
+    return f"il.{ns}.control.policy"
+
+
 def control_subjects(ns: str) -> str:
     """Return the wildcard over all orders."""
     return f"il.{ns}.control.>"
@@ -107,14 +152,27 @@ def decode_order(body: bytes) -> ControlOrder:
     :raises BodyNotJson: it is not JSON
     :raises MessageInvalid: wrong, missing or unknown fields
     """
+    return _decode(_ORDER, body, "control order")
+
+
+def decode_policy(body: bytes) -> Policy:
+    """Return the policy that ``body`` is.
+
+    :raises BodyNotJson: it is not JSON
+    :raises MessageInvalid: wrong, missing or unknown fields
+    """
+    return _decode(_POLICY, body, "policy")
+
+
+def _decode(adapter: TypeAdapter[_T], body: bytes, what: str) -> _T:
     try:
-        return _ORDER.validate_json(body)
+        return adapter.validate_json(body)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False)
         if problems[0]["type"] == "json_invalid":
             raise BodyNotJson(problems[0]["msg"]) from None
         told = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems[:5])
-        raise MessageInvalid("control order", tuple(told)) from None
+        raise MessageInvalid(what, tuple(told)) from None
 
 
 def standing(orders: Iterable[Order], ns: str) -> dict[str, Order]:
@@ -149,3 +207,4 @@ def _covers(scope: AllScope | TeamScope | JobScope | AgentScope, team: str, job:
 
 
 _ORDER: TypeAdapter[ControlOrder] = TypeAdapter(ControlOrder)
+_POLICY: TypeAdapter[Policy] = TypeAdapter(Policy)

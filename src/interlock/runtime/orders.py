@@ -1,23 +1,28 @@
-"""The stream of kill and resume orders: writing them, reading those that stand, hearing of new ones."""
+"""The stream of control: kill and resume orders and the operator's policy, written, read and heard of."""
 
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import anyio
 from anyio.abc import ObjectReceiveStream
 from nats.aio.msg import Msg
 
 from interlock.protocol.control import (
+    Control,
     ControlOrder,
     Order,
+    Policy,
     control_subject,
     control_subjects,
     decode_order,
+    decode_policy,
+    policy_subject,
     standing,
 )
 from interlock.protocol.errors import ProtocolError
-from interlock.runtime._jetstream import answer_of, api, ensure_stream, last_on
+from interlock.runtime._jetstream import Raw, answer_of, api, ensure_stream, last_on
 from interlock.runtime._wire import Wire
 
 __all__ = ["Orders"]
@@ -32,8 +37,7 @@ class Orders:
         self._wire = wire
         self._ns = ns
         self._stream = f"IL_{ns}_CONTROL"
-        self._read_up_to = 0
-        self._standing: dict[str, Order] = {}
+        self._control = Control()
 
     async def ensure(self, replicas: int) -> None:
         """Make the stream unless it is there.
@@ -58,20 +62,37 @@ class Orders:
         body = order.model_dump_json().encode()
         return int(answer_of(subject, await self._wire.request(subject, body, {"Nats-Msg-Id": order.id}))["seq"])
 
+    async def write_policy(self, policy: Policy) -> int:
+        """Lay down a policy in the place of the one before and return its epoch.
+
+        :raises BusError: the broker cannot be reached, or does not let these credentials
+        """
+        subject = policy_subject(self._ns)
+        body = policy.model_dump_json(exclude_defaults=True).encode()
+        return int(answer_of(subject, await self._wire.request(subject, body, {"Nats-Msg-Id": policy.id}))["seq"])
+
     async def standing(self) -> Mapping[str, Order]:
         """Return the last order of each scope, by subject. One small request where nothing changed.
 
-        An order that nobody can read is logged and left out: it stops nothing.
+        :raises BusError: the broker cannot be reached
+        """
+        return (await self.control()).orders
 
+    async def control(self) -> Control:
+        """Return all that stands in the stream right now. One small request where nothing changed.
+
+        An order that nobody can read is logged and left out: it stops nothing. A policy that nobody can read is an
+        error, since it may forbid anything.
+
+        :raises ProtocolError: the policy cannot be read
         :raises BusError: the broker cannot be reached
         """
         newest = await last_on(self._wire, self._stream, control_subjects(self._ns))
         if newest is None:
-            self._read_up_to, self._standing = 0, {}
-        elif newest.seq != self._read_up_to:
-            self._standing = standing([order async for order in self._read_all()], self._ns)
-            self._read_up_to = newest.seq
-        return self._standing
+            self._control = Control()
+        elif newest.seq != self._control.newest:
+            self._control = await self._read_anew(newest.seq)
+        return self._control
 
     @asynccontextmanager
     async def heard(self) -> AsyncIterator[ObjectReceiveStream[None]]:
@@ -93,19 +114,30 @@ class Orders:
                 with anyio.CancelScope(shield=True):
                     await self._wire.unsubscribe(subscription)
 
-    async def _read_all(self) -> AsyncIterator[Order]:
+    async def _read_anew(self, newest: int) -> Control:
+        raw = [one async for one in self._read_all()]
+        laid_down = next((one for one in raw if one.subject == policy_subject(self._ns)), None)
+        orders = [order for one in raw if one is not laid_down and (order := self._order(one)) is not None]
+        control = Control(standing(orders, self._ns), newest=newest)
+        if laid_down is None:
+            return control
+        return replace(control, policy=decode_policy(laid_down.body), policy_epoch=laid_down.seq)
+
+    async def _read_all(self) -> AsyncIterator[Raw]:
         question = {"subjects_filter": control_subjects(self._ns)}
         info = await api(self._wire, f"STREAM.INFO.{self._stream}", question)
         for subject in info["state"].get("subjects") or {}:
             raw = await last_on(self._wire, self._stream, subject)
-            if raw is None:
-                continue
-            try:
-                order = decode_order(raw.body)
-            except ProtocolError as error:
-                _log.error("order %d at %s cannot be read: %s", raw.seq, subject, error)
-                continue
-            if control_subject(self._ns, order.scope) != subject:
-                _log.error("order %d for %s stands at %s and is left out", raw.seq, order.scope, subject)
-                continue
-            yield Order(raw.seq, order)
+            if raw is not None:
+                yield raw
+
+    def _order(self, raw: Raw) -> Order | None:
+        try:
+            order = decode_order(raw.body)
+        except ProtocolError as error:
+            _log.error("order %d at %s cannot be read: %s", raw.seq, raw.subject, error)
+            return None
+        if control_subject(self._ns, order.scope) != raw.subject:
+            _log.error("order %d for %s stands at %s and is left out", raw.seq, order.scope, raw.subject)
+            return None
+        return Order(raw.seq, order)
