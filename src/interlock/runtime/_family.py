@@ -1,13 +1,21 @@
-"""All processes below one, found and killed together, also those that moved to sessions of their own (Linux)."""
+"""All processes below one, found and killed together, also those that moved to sessions of their own (Linux).
+
+Whose ancestor died is below nobody any more. What agents start inherits a mark in its environment, and by that it is
+found wherever it went.
+"""
 
 import ctypes
 import os
 import signal
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 _PROC = Path("/proc")
 _PR_SET_CHILD_SUBREAPER = 36
+MARK = "INTERLOCK_SUPERVISED"
+"""The variable that stands in the environment of agent processes and of all that they start."""
+
 _STARTED = 19
 """Which field of /proc/PID/stat, counted after the command's name, says when the process began."""
 
@@ -56,6 +64,41 @@ def adopt_orphans() -> None:
     """
     if _PROC.exists() and ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
+
+
+def mark(environment: Mapping[str, str], supervisor: str, name: str) -> dict[str, str]:
+    """Return ``environment`` with the mark of the process ``name`` of a supervisor, and those of supervisors above."""
+    return {**environment, MARK: f"{environment.get(MARK, '')}{supervisor}/{name};"}
+
+
+def sweep(supervisor: str, name: str = "") -> int:
+    """Kill what carries the mark of a supervisor, or of one of its processes; return how many that were.
+
+    The mark is the one with which a program was started: who takes it out of his children's environment hides them.
+    """
+    wanted = f"{supervisor}/{name};" if name else f"{supervisor}/"
+    killed: set[int] = set()
+    while found := [pid for pid in _marked(wanted.encode()) if pid not in killed]:  # a child may have been on its way
+        for pid in found:
+            _signal(pid, signal.SIGKILL)
+        killed.update(found)
+    return len(killed)
+
+
+def _marked(wanted: bytes) -> list[int]:
+    if not _PROC.exists():
+        return []
+    pids = (int(path.name) for path in _PROC.iterdir() if path.name.isdecimal())
+    return [pid for pid in pids if pid != os.getpid() and wanted in _mark_of(pid)]
+
+
+def _mark_of(pid: int) -> bytes:
+    """Return the marks that a process was started with; none where it is gone, a zombie or somebody else's."""
+    try:
+        environment = (_PROC / str(pid) / "environ").read_bytes()
+    except OSError:
+        return b""
+    return b"\0".join(entry for entry in environment.split(b"\0") if entry.startswith(MARK.encode()))
 
 
 def _children(pid: int) -> list[int]:

@@ -8,7 +8,10 @@ from interlock.protocol.base import Name, Strict
 from interlock.protocol.team import Agent, ModelSettings
 from interlock.runtime.address import BrokerAddress
 
-__all__ = ["BrokerLogin", "ProcessConfig"]
+__all__ = ["LAST_WORD", "BrokerLogin", "ProcessConfig"]
+
+LAST_WORD = "over"
+"""The line with which a process says that its work is over and its connections are closed."""
 
 
 _SECRETIVE = ConfigDict(hide_input_in_errors=True)

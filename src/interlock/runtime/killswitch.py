@@ -6,6 +6,7 @@ that for longer than the guard allows stops its agents by itself.
 """
 
 import logging
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -76,18 +77,27 @@ class Guardian:
         """Return the order that stops ``agent``, as of the last look."""
         return stop_of(self._orders, team=self._team, job=self._job, agent=agent)
 
-    async def watch(self, looked: Callable[[], None] = lambda: None) -> str:
-        """Look until the job must stop, and return why; call ``looked`` after each look that heard something."""
+    @property
+    def seconds(self) -> float:
+        """How long agents may work on without its being known whether they were killed."""
+        return self._guard
+
+    async def watch(self, looked: Callable[[float], None] = lambda _until: None) -> str:
+        """Look until the job must stop, and return why.
+
+        ``looked`` is called after each look that heard something, with the end of the time for which it is good, by
+        ``time.monotonic``.
+        """
         known = anyio.current_time()
         while True:
             try:
                 with anyio.fail_after(max(0.0, known + self._guard - anyio.current_time())) as limit:
                     async with self._bus.orders.heard() as news:
                         while True:
-                            asked = anyio.current_time()
+                            asked, until = anyio.current_time(), time.monotonic() + self._guard
                             await self.check()
                             known, limit.deadline = asked, asked + self._guard
-                            looked()
+                            looked(until)
                             with anyio.move_on_after(_LOOK):
                                 await news.receive()
             except JobKilled as killed:

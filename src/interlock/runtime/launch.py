@@ -119,7 +119,8 @@ async def _run(
     state = JobState()
     async with _engine(order.team, view) as environment:
         configs = process_configs(order.team, bus.ns, address, job=job, workers=order.workers)
-        async with supervised(configs, environment) as supervisor, anyio.create_task_group() as group:
+        leased = supervised(configs, environment, lease=guardian.seconds)
+        async with leased as supervisor, anyio.create_task_group() as group:
             group.start_soon(_obey, guardian, supervisor, order.team, interruption)
             async with aclosing(watch(bus, job)) as news:
                 async for progress in news:
@@ -131,9 +132,14 @@ async def _run(
 
 async def _obey(guardian: Guardian, supervisor: Supervisor, team: Team, interruption: Interruption) -> None:
     """End the job when an order says so; hold the agents that orders stop, and let them go on when they are lifted."""
-    interruption.trigger(
-        await guardian.watch(lambda: supervisor.hold(frozenset(name for name in team.agents if guardian.held(name))))
-    )
+
+    def looked(until: float) -> None:
+        supervisor.renew(until)
+        supervisor.hold(frozenset(name for name in team.agents if guardian.held(name)))
+
+    reason = await guardian.watch(looked)
+    supervisor.hurry()
+    interruption.trigger(reason)
 
 
 async def _close_after(error: BaseException, bus: Bus, tracing: Tracing, job: str, view: View) -> None:

@@ -1,29 +1,33 @@
 """One agent process: what ``python -m interlock.runtime.process NAME`` runs, told by its standard input.
 
-It writes one line to its standard output when it is ready, and logs to its standard error. What only one kind of
-process needs is imported by that kind alone, so that a manager does not wait for a model's client.
+The first line there is its configuration; each further one renews its lease. It writes one line to its standard output
+when it is ready and one when its work is over and its connections are closed, and logs to its standard error. What
+only one kind of process needs is imported by that kind alone, so that a manager does not wait for a model's client.
 """
 
 import logging
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 
 import anyio
 
 from interlock.observability.logging import configure_logging
 from interlock.observability.tracing import Tracing
 from interlock.runtime._family import adopt_orphans
+from interlock.runtime._lease import lines_of, renew_as_told
 from interlock.runtime.bus import Bus
-from interlock.runtime.config import ProcessConfig
+from interlock.runtime.config import LAST_WORD, ProcessConfig
 from interlock.runtime.failures import first_error
 
 __all__ = ["main"]
 
 _log = logging.getLogger(__name__)
 
-_FLUSH = 0.4
-"""Seconds that the last spans have to leave: less than the supervisor's grace."""
+_FLUSH = 0.2
+"""Seconds that the last spans have to leave: less than the supervisor waits after the last word."""
 
 
 def main() -> int:
@@ -34,12 +38,15 @@ def main() -> int:
     configure_logging(sys.argv[1] if len(sys.argv) > 1 else "agent")
     try:
         adopt_orphans()  # so that the supervisor finds all that this process ever started below it
-        config = ProcessConfig.model_validate_json(sys.stdin.buffer.read())
+        told = lines_of(sys.stdin.fileno())
+        config = ProcessConfig.model_validate_json(next(told, b""))
+        renew_as_told(told)
         configure_logging(config.name)
         tracing = Tracing.from_environment(f"interlock-{config.kind}", {"service.instance.id": config.name})
         try:
             anyio.run(_serve_until_told, config, tracing, backend_options={"use_uvloop": True})
         finally:
+            _say(LAST_WORD)
             tracing.shutdown(_FLUSH)
     except Exception as error:  # noqa: BLE001 -- the last stop: it is told, and the supervisor starts the next one
         cause = first_error(error)
@@ -53,13 +60,14 @@ async def _serve_until_told(config: ProcessConfig, tracing: Tracing) -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(_end_on_signal, group.cancel_scope)
         async with Bus.connect(config.broker.address(), config.ns, config.name) as bus:
-            await _serve(config, bus, tracing, _say_ready)
+            await _serve(config, bus, tracing, partial(_say, "ready"))
         group.cancel_scope.cancel()
 
 
-def _say_ready() -> None:
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
+def _say(word: str) -> None:
+    with suppress(BrokenPipeError):  # who does not listen any more need not know
+        sys.stdout.write(f"{word}\n")
+        sys.stdout.flush()
 
 
 async def _serve(config: ProcessConfig, bus: Bus, tracing: Tracing, ready: Callable[[], None]) -> None:

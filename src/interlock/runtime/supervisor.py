@@ -1,11 +1,13 @@
 """The parent of every agent process on this host: starts them, starts them again, ends them.
 
 It does nothing else, so that no agent's work can hold it up. Each process stands in a session of its own (Ctrl-C in the
-terminal reaches the supervisor alone) and dies with the supervisor, even by ``kill -9``.
+terminal reaches the supervisor alone) and dies with the supervisor, even by ``kill -9``. It lives on a lease that the
+supervisor renews, so it also ends when the supervisor was stopped, or cannot know whether all were killed.
 """
 
 import logging
 import os
+import secrets
 import signal
 import sys
 import time
@@ -15,18 +17,19 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import anyio
-from anyio.abc import ByteReceiveStream, Process
+from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 
 from interlock.backends._tether import tethered
-from interlock.runtime._family import Family
-from interlock.runtime.config import ProcessConfig
+from interlock.runtime._family import Family, mark, sweep
+from interlock.runtime._lease import lease_line
+from interlock.runtime.config import LAST_WORD, ProcessConfig
 
 __all__ = ["AgentProcessFailed", "Supervisor", "supervised"]
 
 _log = logging.getLogger(__name__)
 
-_GRACE = 0.5
-"""Seconds that a process has to end by itself before it is killed."""
+_LEEWAY = 0.1
+"""Seconds by which a process's lease on its life is longer than the supervisor's word, to end by itself."""
 
 _LOOK = 0.05
 """Seconds between two looks at what a process that is to end has below it."""
@@ -46,8 +49,24 @@ _READY_SECONDS = 60.0
 _DRAIN_SECONDS = 0.2
 """How long the outputs of a process that ended may stay open: whatever left its session can hold them for ever."""
 
+_LAST_WORD = f"{LAST_WORD}\n".encode()
 _LINES_KEPT = 20
 _LINE_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Patience:
+    """How long a process that is told to end may take before it is killed."""
+
+    word: float
+    """Seconds until it says that its work is over."""
+    end: float
+    """Seconds from then on, to tell of its work."""
+
+
+_USUAL = _Patience(word=0.5, end=0.3)
+_KILLED = _Patience(word=0.05, end=0.2)
+"""Who does not listen has his connections closed for him, by his death."""
 
 
 class AgentProcessFailed(Exception):
@@ -82,11 +101,15 @@ class _Life:
 class Supervisor:
     """Keeps agent processes running. Use ``supervised``."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], lease: float | None = None) -> None:
+        self._id = secrets.token_hex(8)
         self._environment = environment
         self._running: dict[str, Process] = {}
         self._held: frozenset[str] = frozenset()
         self._changed = anyio.Event()
+        self._until = None if lease is None else time.monotonic() + lease
+        self._renewed = anyio.Event()
+        self._patience = _USUAL
 
     @property
     def pids(self) -> dict[str, int]:
@@ -99,6 +122,21 @@ class Supervisor:
             self._held = agents
             changed, self._changed = self._changed, anyio.Event()
             changed.set()
+
+    def renew(self, until: float) -> None:
+        """Let the processes live until ``until``, by ``time.monotonic``; without a lease they live as they like."""
+        if self._until is not None and until > self._until:
+            self._until = until
+            renewed, self._renewed = self._renewed, anyio.Event()
+            renewed.set()
+
+    def hurry(self) -> None:
+        """From now on, kill who does not listen almost at once."""
+        self._patience = _KILLED
+
+    def sweep(self) -> None:
+        """Kill whatever its processes left behind."""
+        _tell_swept(sweep(self._id))
 
     async def keep(self, config: ProcessConfig) -> None:
         """Run the process of ``config``, except while its agent is held, until cancelled.
@@ -115,6 +153,8 @@ class Supervisor:
                     await changed.wait()
                     changed = self._changed
                 group.cancel_scope.cancel()
+            if not held:
+                _tell_swept(sweep(self._id, config.name))
 
     async def _keep_running(self, config: ProcessConfig) -> None:
         """Run the process and run it again whenever it dies."""
@@ -133,60 +173,75 @@ class Supervisor:
         """Run the process to its end."""
         began, ready = time.monotonic(), False
         written: deque[str] = deque(maxlen=_LINES_KEPT)
-        async with _started(config, self._environment) as process, anyio.create_task_group() as group:
+        async with self._started(config) as process, anyio.create_task_group() as group:
             self._running[config.name] = process
             group.start_soon(_relay, process.stderr, config.name, written)
+            group.start_soon(self._tell, process.stdin, config)
             if ready := await _get_ready(process, config):
                 group.start_soon(_read_on, process.stdout)
                 await process.wait()
-            await _end(process)
+            await _end(process, self._patience)
+            _tell_swept(sweep(self._id, config.name))
             group.cancel_scope.deadline = anyio.current_time() + _DRAIN_SECONDS
         return _Life(ready, time.monotonic() - began, process.returncode, tuple(written))
+
+    @asynccontextmanager
+    async def _started(self, config: ProcessConfig) -> AsyncIterator[Process]:
+        """Run the process while the block runs; whatever happens, it is ended."""
+        command = tethered([sys.executable, "-m", "interlock.runtime.process", config.name])  # the name is for ps
+        environment = mark(self._environment, self._id, config.name)
+        with anyio.CancelScope(shield=True) as scope:  # cancelled halfway, it would be left without an owner
+            process = await anyio.open_process(command, env=environment, start_new_session=True)
+            try:
+                scope.shield = False
+                yield process
+            finally:
+                scope.shield = True
+                patience = _KILLED if config.agent_name in self._held else self._patience
+                await _end(process, patience)
+                await process.aclose()
+
+    async def _tell(self, stdin: ByteSendStream | None, config: ProcessConfig) -> None:
+        """Tell the process what it is, and how long it may live."""
+        if stdin is None:
+            raise RuntimeError("a process was started without the pipe that was asked for")
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # it died: its exit status tells
+            await stdin.send(config.model_dump_json(exclude_defaults=True).encode() + b"\n")
+            while self._until is not None:
+                await stdin.send(lease_line(self._until + _LEEWAY))
+                await self._renewed.wait()
+        await stdin.aclose()
 
 
 @asynccontextmanager
 async def supervised(
-    configs: Sequence[ProcessConfig], environment: Mapping[str, str] = os.environ
+    configs: Sequence[ProcessConfig], environment: Mapping[str, str] = os.environ, *, lease: float | None = None
 ) -> AsyncIterator[Supervisor]:
     """Keep a process for each of ``configs`` while the block runs; end them all on leaving, within a second.
 
-    ``environment`` is the processes' whole environment.
+    ``environment`` is the processes' whole environment. With a ``lease`` they live for so many seconds, unless
+    ``renew`` is called again and again.
 
     :raises AgentProcessFailed: in a group, when one of them fails again and again; the block is cancelled
     """
-    supervisor = Supervisor(environment)
-    async with anyio.create_task_group() as group:
-        for config in configs:
-            group.start_soon(supervisor.keep, config, name=f"keep {config.name}")
-        yield supervisor
-        group.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def _started(config: ProcessConfig, environment: Mapping[str, str]) -> AsyncIterator[Process]:
-    """Run the process while the block runs; whatever happens, it is ended."""
-    command = tethered([sys.executable, "-m", "interlock.runtime.process", config.name])  # the name is for ps
-    with anyio.CancelScope(shield=True) as scope:  # cancelled halfway, it would be left without an owner
-        process = await anyio.open_process(command, env=dict(environment), start_new_session=True)
-        try:
-            scope.shield = False
-            yield process
-        finally:
-            scope.shield = True
-            await _end(process)
-            await process.aclose()
+    supervisor = Supervisor(environment, lease)
+    try:
+        async with anyio.create_task_group() as group:
+            for config in configs:
+                group.start_soon(supervisor.keep, config, name=f"keep {config.name}")
+            yield supervisor
+            group.cancel_scope.cancel()
+    finally:
+        supervisor.sweep()
 
 
 async def _get_ready(process: Process, config: ProcessConfig) -> bool:
-    """Tell the process what it is and wait for its first word; False when it has none, or not in time."""
-    if process.stdin is None or process.stdout is None:
-        raise RuntimeError("a process was started without the pipes that were asked for")
+    """Wait for the first word of the process; False when it has none, or not in time."""
+    if process.stdout is None:
+        raise RuntimeError("a process was started without the pipe that was asked for")
     with anyio.move_on_after(_READY_SECONDS), suppress(anyio.EndOfStream):
-        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # it died at once: its exit status tells
-            await process.stdin.send(config.model_dump_json(exclude_defaults=True).encode())
-        await process.stdin.aclose()
         return bool(await process.stdout.receive())
-    with anyio.move_on_after(_GRACE):  # who closed his output is about to end
+    with anyio.move_on_after(_USUAL.word):  # who closed his output is about to end
         await process.wait()
     if process.returncode is None:
         _log.warning("%s was not ready after %g s", config.name, _READY_SECONDS)
@@ -221,17 +276,43 @@ def _relay_line(line: bytes, name: str, kept: deque[str]) -> None:
     _log.warning("%s: %s", name, text)
 
 
-async def _end(process: Process) -> None:
+async def _end(process: Process, patience: _Patience) -> None:
     """End the process and everything below it, whatever session it moved to."""
     family = Family(process.pid)
     _terminate(process)
-    with anyio.move_on_after(_GRACE):
-        while process.returncode is None:
-            family.look()  # again and again: what it starts while it ends is below it only as long as it lives
-            with anyio.move_on_after(_LOOK):
+    async with anyio.create_task_group() as group:
+        group.start_soon(_look_at, family)
+        with anyio.move_on_after(patience.word) as limit:
+            async with anyio.create_task_group() as waiting:
+                waiting.start_soon(_extend, limit, process, patience)
                 await process.wait()
+                waiting.cancel_scope.cancel()
+        group.cancel_scope.cancel()
     family.kill()
     await process.wait()
+
+
+async def _look_at(family: Family) -> None:
+    """Look again and again: what a process starts while it ends is below it only as long as it lives."""
+    while True:
+        family.look()
+        await anyio.sleep(_LOOK)
+
+
+async def _extend(limit: anyio.CancelScope, process: Process, patience: _Patience) -> None:
+    """Once the process has said its last word, give it its time to end."""
+    if process.stdout is None or process.returncode is not None:
+        return
+    heard = b""
+    with suppress(anyio.EndOfStream):
+        while not heard.endswith(_LAST_WORD):
+            heard = (heard + await process.stdout.receive())[-len(_LAST_WORD) :]
+        limit.deadline = anyio.current_time() + patience.end
+
+
+def _tell_swept(number: int) -> None:
+    if number:
+        _log.warning("%d processes that agents had left behind were killed", number)
 
 
 def _terminate(process: Process) -> None:

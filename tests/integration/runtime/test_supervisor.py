@@ -104,18 +104,17 @@ def _has_lines(path: Path, number: int) -> bool:
 async def test_what_holds_the_outputs_holds_nothing_up(
     behaving: Callable[[str], dict[str, str]], tmp_path: Path
 ) -> None:
-    """A process that left another behind, in a session of its own, with its outputs open: it is started again."""
+    """A process left another behind, in a session of its own, with its outputs open: that is killed, and it goes on."""
     source = READY + (
         "import subprocess; child = subprocess.Popen(['sleep', '60'], start_new_session=True); "
         f"open({str(tmp_path / 'pids')!r}, 'a').write(f'{{child.pid}} '); os.kill(os.getpid(), signal.SIGKILL)"
     )
     left = tmp_path / "pids"
-    try:
-        async with supervised([config()], behaving(source)):
-            await eventually(lambda: left.exists() and len(left.read_text().split()) >= 2, 20)
-    finally:
-        for pid in left.read_text().split():
-            os.kill(int(pid), signal.SIGKILL)
+    async with supervised([config()], behaving(source)):
+        await eventually(lambda: left.exists() and len(left.read_text().split()) >= 2, 20)
+        first, *_ = left.read_text().split()
+        await eventually(lambda: not alive(int(first)), 5)
+    await eventually(lambda: not any(alive(int(pid)) for pid in left.read_text().split()), 5)
 
 
 async def test_leaving_ends_also_who_does_not_listen(behaving: Callable[[str], dict[str, str]], tmp_path: Path) -> None:
