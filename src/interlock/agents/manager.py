@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from interlock.agents.grants import Labels, grant_of, pinned_texts
 from interlock.agents.templates import TemplateError, evaluate, references, render
 from interlock.protocol.base import Json, role_of
 from interlock.protocol.criteria import AnyCriterion, map_templates, templates_of
 from interlock.protocol.decide import AcceptPlan, Assign, CloseJob, CloseTask, Command, ExpandStep, deadline_of
 from interlock.protocol.messages import (
     Envelope,
-    Grant,
     JobClosed,
     JobSubmitted,
     Message,
@@ -57,6 +57,7 @@ class Planner:
         self._team = submitted.team
         self._items: dict[str, list[Json]] = {}
         self._views: dict[str, dict[str, Json]] = {}
+        self._labels = Labels(submitted.team)
 
     def message(self, state: JobState, command: Command, stamp: Stamp) -> Message:
         """Return the message that carries ``command`` out.
@@ -157,9 +158,11 @@ class Planner:
             instruction=render(step.do, scope),
             output_schema=output_schema(step),
             criteria=tuple(_filled(criterion, scope) for criterion in step.verify.criteria),
-            grant=Grant(seconds=step.timeout),
+            grant=grant_of(self._submitted, state, step, command.agent, scope, self._labels),
             feedback=command.feedback,
             earlier=command.earlier,
+            taint=self._labels.of_task(state, step, command.task),
+            resumes=command.resumes,
         )
 
     def _cannot_assign(self, command: Assign, stamp: Stamp, problem: str) -> TaskClosed:
@@ -325,7 +328,7 @@ def _delivered(state: JobState, name: str) -> Json:
 
 def _implied_needs(step: Step) -> tuple[str, ...]:
     """Return the steps that the templates of ``step`` name."""
-    texts = [step.do]
+    texts = [step.do, *pinned_texts(step)]
     if isinstance(step.for_each, str):
         texts.append(step.for_each)
     for criterion in step.verify.criteria:

@@ -153,6 +153,8 @@ class JobSubmitted(Envelope):
     """The job that this one is a part of."""
     tools: tuple[ToolSpec, ...] = ()
     """What the team's tools are."""
+    base: str = "/"
+    """The absolute folder of the team file, which relative patterns of its rules count from."""
 
 
 class PlanProposed(Envelope):

@@ -285,6 +285,9 @@ class Step(Strict):
     """What happens once the attempts are used up."""
     tools: "tuple[ToolUse, ...] | None" = None
     """The tools of this step; left out: those of its agent."""
+    outside: bool | None = None
+    """Whether the items of ``for_each`` are text from outside that may lie; left out: so it is for files and JSON
+    lines, and otherwise as for what the template names."""
     permissions: Permissions = Permissions()
     """The step's own rules. They narrow those of its agent and the team."""
 

@@ -252,7 +252,8 @@ def _frozen_step(step: Step, reader: "_Reader", home: Path) -> Step:
             items = reader.json_lines(path, home, wanted_by)
         case _:
             return step
-    return step.model_copy(update={"for_each": tuple(items)})
+    outside = True if step.outside is None else step.outside
+    return step.model_copy(update={"for_each": tuple(items), "outside": outside})
 
 
 def _placed(criterion: AnyCriterion, home: Path, wanted_by: str) -> AnyCriterion:

@@ -1,0 +1,152 @@
+"""What an assignment grants: the tools of its step with the arguments that the plan fixes, and what is tainted.
+
+Whatever text from outside went into is labelled with where that text came from. The labels go with assignments and
+results, so that a worker in another process knows what it must not take for the plan's own words.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from interlock.agents.templates import evaluate, references
+from interlock.protocol.base import Json
+from interlock.protocol.criteria import templates_of
+from interlock.protocol.messages import Grant, JobSubmitted
+from interlock.protocol.state import JobState, TaskState
+from interlock.protocol.team import Agent, Input, PinnedTool, Step, Team, ToolUse
+from interlock.protocol.tools import Pin, ToolGrant
+
+__all__ = ["Labels", "grant_of", "joined", "pinned_texts", "uses_of"]
+
+_MOST_LABELS = 32
+_AND_MORE = "and more"
+
+
+def uses_of(step: Step, agent: Agent) -> tuple[ToolUse, ...]:
+    """Return the tools that a task of ``step`` may use: the step's own, or else those of the agent."""
+    return agent.tools if step.tools is None else step.tools
+
+
+def pinned_texts(step: Step) -> list[str]:
+    """Return the templates of the arguments that ``step`` fixes."""
+    pinned = (use for use in step.tools or () if isinstance(use, PinnedTool))
+    return [text for use in pinned for value in use.pin.values() for text in _texts(value)]
+
+
+class Labels:
+    """Where the text from outside comes from that stands in the tasks of one job."""
+
+    def __init__(self, team: Team) -> None:
+        self._team = team
+        self._of_steps: dict[str, tuple[str, ...]] = {}
+
+    def of_task(self, state: JobState, step: Step, task: str) -> tuple[str, ...]:
+        """Return the labels of the next assignment of ``task``: its templates' and those of its earlier attempts."""
+        texts = [step.do, *(text for criterion in step.verify.criteria for text in templates_of(criterion))]
+        earlier = state.tasks.get(task)
+        return joined(*(self.of_template(state, step, text) for text in texts), _of_attempts(earlier))
+
+    def of_template(self, state: JobState, step: Step, template: str) -> tuple[str, ...]:
+        """Return the labels of what ``template`` renders to in a task of ``step``."""
+        return joined(*(self._of_reference(state, step, path.split(".")) for path in sorted(references(template))))
+
+    def _of_reference(self, state: JobState, step: Step, path: list[str]) -> tuple[str, ...]:
+        match path:
+            case ["inputs", *rest]:
+                return joined(*(self._of_input(name) for name in (rest[:1] or self._inputs(state))))
+            case ["item", *_]:
+                return self._of_items(state, step)
+            case ["steps", *rest]:
+                return joined(*(self._of_step(state, name) for name in (rest[:1] or state.order)))
+            case _:
+                return ()
+
+    def _inputs(self, state: JobState) -> Iterable[str]:
+        return state.submitted.inputs if state.submitted else ()
+
+    def _of_input(self, name: str) -> tuple[str, ...]:
+        declared = self._team.inputs.get(name)
+        return (f"input {name}",) if declared is not None and _is_outside(declared) else ()
+
+    def _of_items(self, state: JobState, step: Step) -> tuple[str, ...]:
+        if step.outside is not None:
+            return (f"items of {step.step}",) if step.outside else ()
+        return self.of_template(state, step, step.for_each) if isinstance(step.for_each, str) else ()
+
+    def _of_step(self, state: JobState, name: str) -> tuple[str, ...]:
+        """Return the labels of all that other steps can see of a step: outputs, items and reasons."""
+        if name in self._of_steps:
+            return self._of_steps[name]
+        if name not in state.steps:
+            return ()
+        step = state.steps[name]
+        labels = joined(self._of_items(state, step.spec), *(_of_attempts(task) for task in state.tasks_of(name)))
+        if step.complete:
+            self._of_steps[name] = labels
+        return labels
+
+
+def grant_of(
+    submitted: JobSubmitted, state: JobState, step: Step, agent: str, scope: Mapping[str, Json], labels: Labels
+) -> Grant:
+    """Return what an assignment of ``step`` to ``agent`` lets its attempt do.
+
+    :raises interlock.agents.templates.TemplateError: a pinned argument cannot be told
+    """
+    uses = uses_of(step, submitted.team.agents[agent])
+    return Grant(
+        tools=tuple(_tool_grant(use, state, step, scope, labels) for use in uses),
+        seconds=step.timeout,
+        autonomy=submitted.autonomy,
+        permissions=step.permissions,
+    )
+
+
+def joined(*labels: Iterable[str]) -> tuple[str, ...]:
+    """Return all labels, each once, in order; too many are cut, never to none."""
+    every = tuple(dict.fromkeys(label for several in labels for label in several))
+    return every if len(every) <= _MOST_LABELS else (*every[: _MOST_LABELS - 1], _AND_MORE)
+
+
+def _tool_grant(use: ToolUse, state: JobState, step: Step, scope: Mapping[str, Json], labels: Labels) -> ToolGrant:
+    if not isinstance(use, PinnedTool):
+        return ToolGrant(tool=use)
+    pins = {
+        name: Pin(
+            value=_evaluated(value, scope),
+            tainted=any(labels.of_template(state, step, text) for text in _texts(value)),
+        )
+        for name, value in use.pin.items()
+    }
+    return ToolGrant(tool=use.tool, pins=pins, times=use.times)
+
+
+def _evaluated(value: Json, scope: Mapping[str, Json]) -> Json:
+    match value:
+        case str():
+            return evaluate(value, scope)
+        case list():
+            return [_evaluated(one, scope) for one in value]
+        case dict():
+            return {key: _evaluated(one, scope) for key, one in value.items()}
+        case _:
+            return value
+
+
+def _texts(value: Json) -> list[str]:
+    match value:
+        case str():
+            return [value]
+        case list():
+            return [text for one in value for text in _texts(one)]
+        case dict():
+            return [text for one in value.values() for text in _texts(one)]
+        case _:
+            return []
+
+
+def _is_outside(declared: Input) -> bool:
+    return declared.type in {"files", "jsonl"} if declared.outside is None else declared.outside
+
+
+def _of_attempts(task: TaskState | None) -> tuple[str, ...]:
+    attempts = task.attempts if task else ()
+    return joined(*(attempt.result.taint for attempt in attempts if attempt.result))
