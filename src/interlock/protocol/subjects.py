@@ -23,6 +23,7 @@ __all__ = [
     "partition_of",
     "queue_subjects",
     "submitted_subjects",
+    "task_effects",
 ]
 
 PARTITIONS = 16
@@ -98,6 +99,11 @@ def submitted_subjects(ns: str) -> str:
 def assigned_subjects(ns: str, job: str, task: str) -> str:
     """Return the wildcard over a task's assignments; the last one is what an open result answers to."""
     return f"{_task_prefix(ns, job, task)}.assigned.*"
+
+
+def task_effects(ns: str, job: str, task: str) -> tuple[str, str]:
+    """Return the wildcards over the effects of a task: those that were intended, and what became of them."""
+    return f"{_task_prefix(ns, job, task)}.intended.>", f"{_task_prefix(ns, job, task + _RECORD_MARK)}.>"
 
 
 def live_subject(ns: str, job: str, event: str) -> str:
