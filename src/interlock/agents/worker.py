@@ -1,6 +1,6 @@
 """What a worker does with an assignment: asks its model and says what came of it. No NATS, no ids and no clock."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import anyio
@@ -9,22 +9,21 @@ from interlock.agents.answers import NotJson, embedded_json, parse_json
 from interlock.agents.checks.finding import quoted, writable
 from interlock.agents.checks.schema import check_schema
 from interlock.agents.prompts import work_messages
+from interlock.agents.react import GoesInCircles, ReAct
 from interlock.agents.strategies.form import Form, Schema, Thought
 from interlock.agents.strategies.registry import strategy_of
-from interlock.agents.thinking import NO_TRACING, seed_of, think
-from interlock.backends.chat import ChatModel, ChatReply, ChatRequest
+from interlock.agents.thinking import NO_TRACING, GrantUsedUp, Thinking
+from interlock.agents.toolbox import NO_TOOLS, Toolbox
+from interlock.agents.transcript import Transcript, read_transcript
+from interlock.backends.chat import ChatModel, ChatReply
 from interlock.backends.errors import ModelError
 from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Json, Usage
-from interlock.protocol.messages import Grant, TaskAssigned
+from interlock.protocol.messages import ActionTaken, TaskAssigned
 from interlock.protocol.team import Agent, ModelSettings
 
 __all__ = ["WorkOutcome", "execute"]
 
-_HOTTER = 0.2
-"""How much each further attempt adds to the temperature."""
-_HOTTEST = 1.0
-"""Where that ends, unless the settings ask for more."""
 _QUOTED = 200
 _REASONING = 500
 """Characters of the model's reasoning that are kept."""
@@ -40,8 +39,11 @@ class WorkOutcome:
     reason: str = ""
     """Why the worker gave up."""
     usage: Usage = field(default_factory=Usage)
+    """Of all calls of the model, those before a suspension included."""
     reasoning: str = ""
     """The beginning of the model's reasoning; empty with the strategy ``direct``."""
+    actions: tuple[ActionTaken, ...] = ()
+    """What was done with tools, also where the worker gave up."""
 
 
 async def execute(
@@ -50,42 +52,49 @@ async def execute(
     model: ChatModel,
     settings: ModelSettings,
     tracing: Tracing = NO_TRACING,
+    toolbox: Toolbox = NO_TOOLS,
+    transcript: Json = None,
 ) -> WorkOutcome:
     """Try the task once and return what came of it, within the limits of the grant.
 
-    A model that fails, an answer that cannot be read and a time limit that runs out are outcomes, not errors.
-    Cancelling it stops the model's generation and raises as usual.
+    A model that fails, an answer that cannot be read, going in circles and a limit that is reached are outcomes, not
+    errors. Cancelling it stops the model's generation and raises as usual.
+
+    :param transcript: that of an :class:`~interlock.agents.toolbox.AttemptSuspended`, to go on with the call that
+        had to wait
+    :raises AttemptSuspended: a person has to be asked before the attempt can go on
+    :raises AttemptLost: the toolbox says that the attempt is not ours any more
+    :raises TranscriptUnreadable: ``transcript`` is none
     """
-    if assignment.grant.calls == 0 or assignment.grant.tokens == 0:
-        return WorkOutcome("gave_up", reason="the grant allows no call of a model")
+    before = None if transcript is None else read_transcript(transcript)
     form = strategy_of(agent)(assignment.output_schema)
-    request = _request(assignment, agent, settings, form)
+    thinking = Thinking(assignment, model, settings, tracing)
+    if before is not None:
+        thinking.go_on_from(before.usage, before.last, before.seconds)
+    outcome = WorkOutcome("gave_up", reason=f"ran out of its {assignment.grant.seconds:g} seconds")
     try:
-        with anyio.move_on_after(assignment.grant.seconds):
-            reply = await think(model, request, tracing, assignment.job)
-            return _read(reply, form, assignment.output_schema, request.max_tokens)
-    except ModelError as problem:
-        return WorkOutcome("gave_up", reason=str(problem))
-    return WorkOutcome("gave_up", reason=f"ran out of its {assignment.grant.seconds:g} seconds")
+        with anyio.move_on_after(thinking.seconds_left):
+            reply = await _last_answer(assignment, agent, form, thinking, toolbox, before)
+            outcome = _read(reply, form, assignment.output_schema, thinking.max_tokens)
+    except (ModelError, GrantUsedUp, GoesInCircles) as problem:
+        outcome = WorkOutcome("gave_up", reason=str(problem))
+    return replace(outcome, usage=thinking.usage, actions=toolbox.actions)
 
 
-def _request(assignment: TaskAssigned, agent: Agent, settings: ModelSettings, form: Form) -> ChatRequest:
-    return ChatRequest(
-        messages=work_messages(assignment, agent, form),
-        temperature=_temperature(settings.temperature, assignment.attempt),
-        max_tokens=_most_tokens(settings, assignment.grant),
-        schema=form.schema,
-        seed=seed_of(assignment.job, assignment.task, assignment.attempt),
-    )
-
-
-def _temperature(base: float, attempt: int) -> float:
-    """Return the temperature of ``attempt`` (from 1): it rises, so that a redo does not say the same again."""
-    return max(base, min(_HOTTEST, round(base + _HOTTER * max(attempt - 1, 0), 3)))
-
-
-def _most_tokens(settings: ModelSettings, grant: Grant) -> int:
-    return settings.max_tokens if grant.tokens is None else min(settings.max_tokens, grant.tokens)
+async def _last_answer(
+    assignment: TaskAssigned,
+    agent: Agent,
+    form: Form,
+    thinking: Thinking,
+    toolbox: Toolbox,
+    before: Transcript | None,
+) -> ChatReply:
+    if before is not None:
+        return await ReAct(thinking, toolbox, form, before.messages).run()
+    messages = work_messages(assignment, agent, form, tools=bool(toolbox.offers))
+    if not toolbox.offers:
+        return await thinking.ask(messages, schema=form.schema)
+    return await ReAct(thinking, toolbox, form, messages).run()
 
 
 def _read(reply: ChatReply, form: Form, schema: Schema | None, max_tokens: int) -> WorkOutcome:
@@ -93,18 +102,18 @@ def _read(reply: ChatReply, form: Form, schema: Schema | None, max_tokens: int) 
     text = writable(reply.text).strip()
     if not text:
         reason = cut or f"the model's answer was empty (finish reason {quoted(reply.finish_reason)})"
-        return WorkOutcome("gave_up", reason=reason, usage=reply.usage)
+        return WorkOutcome("gave_up", reason=reason)
     if form.schema is None:
-        return WorkOutcome("gave_up" if cut else "done", output=text, reason=cut, usage=reply.usage)
+        return WorkOutcome("gave_up" if cut else "done", output=text, reason=cut)
     try:
         thought = _thought(text, form, schema)
     except NotJson as problem:
         kind = "the step's output" if schema is not None else "its form"
         reason = cut or f"the model's answer was not valid JSON for {kind}: {problem}"
-        return WorkOutcome("gave_up", reason=f"{reason}; it was {quoted(text, _QUOTED)}", usage=reply.usage)
+        return WorkOutcome("gave_up", reason=f"{reason}; it was {quoted(text, _QUOTED)}")
     if thought.output == "":
-        return WorkOutcome("gave_up", reason="the model's answer was empty", usage=reply.usage)
-    return WorkOutcome("done", thought.output, usage=reply.usage, reasoning=thought.reasoning[:_REASONING])
+        return WorkOutcome("gave_up", reason="the model's answer was empty")
+    return WorkOutcome("done", thought.output, reasoning=thought.reasoning[:_REASONING])
 
 
 def _thought(text: str, form: Form, schema: Schema | None) -> Thought:

@@ -2,15 +2,19 @@
 
 import email.utils
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import aiohttp
 import openai
-from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
+from pydantic import BaseModel, Field, NonNegativeInt, ValidationError, model_validator
+from pydantic_core import from_json
 
+from interlock.backends._tool_names import api_name, own_name
 from interlock.backends.capabilities import SchemaStyle, response_format
-from interlock.backends.chat import ChatReply, ChatRequest
+from interlock.backends.chat import ChatMessage, ChatReply, ChatRequest, ToolCall, ToolOffer
 from interlock.backends.engines import Endpoint
 from interlock.backends.errors import (
     ModelAnswerMalformed,
@@ -26,6 +30,11 @@ from interlock.protocol.base import Json, Usage
 
 _SHOWN = 300
 """The most characters of a server's words that an error quotes."""
+_NO_TOOL_CALLS = re.compile(
+    r"tool.choice.{0,20}requires|tool.call.parser|--jinja|(not|n't|no\b.*) support.{0,40}tool|tool.{0,40}not supported",
+    re.IGNORECASE | re.DOTALL,
+)
+"""How servers say that they, or the model, or their settings, know no tool calls: vLLM, llama.cpp, Ollama, routers."""
 
 
 class _Usage(BaseModel):
@@ -33,9 +42,27 @@ class _Usage(BaseModel):
     completion_tokens: NonNegativeInt = 0
 
 
+class _Function(BaseModel):
+    name: str = ""
+    arguments: Json = ""
+
+
+class _ToolCall(BaseModel):
+    id: str | None = None
+    function: _Function = _Function()
+
+
 class _Message(BaseModel):
-    content: str | None
+    content: str | None = None
     refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says_something(cls, message: Any) -> Any:
+        if isinstance(message, dict) and not message.keys() & {"content", "tool_calls"}:
+            raise ValueError("neither content nor tool_calls")
+        return message
 
 
 class _Choice(BaseModel):
@@ -64,7 +91,7 @@ def request_body(request: ChatRequest, model: str, style: SchemaStyle) -> dict[s
     """Return the body of ``POST /chat/completions``."""
     body: dict[str, Json] = {
         "model": model,
-        "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+        "messages": [_message(message) for message in request.messages],
         "temperature": request.temperature,
         "max_tokens": request.max_tokens,
     }
@@ -72,11 +99,46 @@ def request_body(request: ChatRequest, model: str, style: SchemaStyle) -> dict[s
         body["seed"] = request.seed
     if request.schema is not None:
         body["response_format"] = response_format(style, request.schema_name, request.schema)
+    if request.tools:
+        body["tools"] = [_tool(offer) for offer in request.tools]
+        body["tool_choice"] = "auto"
     return body
 
 
-def parse_reply(body: bytes, endpoint: Endpoint, model: str) -> ChatReply:
-    """Return the answer in ``body``.
+def _message(message: ChatMessage) -> dict[str, Json]:
+    if message.role == "tool":
+        return {"role": "tool", "tool_call_id": message.tool_call_id, "content": message.content}
+    if not message.tool_calls:
+        return {"role": message.role, "content": message.content}
+    calls: list[Json] = [_call(call) for call in message.tool_calls]
+    return {"role": message.role, "content": message.content or None, "tool_calls": calls}
+
+
+def _call(call: ToolCall) -> dict[str, Json]:
+    function: dict[str, Json] = {"name": api_name(call.name), "arguments": _object_text(call.arguments)}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def _object_text(arguments: str) -> str:
+    """Return the JSON text of an object: servers parse the calls of earlier turns, and fail where it is none."""
+    try:
+        sound = isinstance(from_json(arguments), dict)
+    except ValueError:
+        sound = False
+    return arguments if sound else json.dumps({"malformed": arguments} if arguments.strip() else {})
+
+
+def _tool(offer: ToolOffer) -> dict[str, Json]:
+    function: dict[str, Json] = {
+        "name": api_name(offer.name),
+        "description": offer.description,
+        "parameters": offer.parameters,
+    }
+    return {"type": "function", "function": function}
+
+
+def parse_reply(body: bytes, endpoint: Endpoint, model: str, tools: tuple[ToolOffer, ...] = ()) -> ChatReply:
+    """Return the answer in ``body`` to a request that offered ``tools``.
 
     :raises ModelAnswerMalformed: it is no chat completion
     """
@@ -91,7 +153,22 @@ def parse_reply(body: bytes, endpoint: Endpoint, model: str) -> ChatReply:
         model=completion.model or model,
         usage=Usage(calls=1, prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens),
         response_id=completion.id or "",
+        tool_calls=tuple(_called(call, tools) for call in choice.message.tool_calls or ()),
     )
+
+
+def _called(call: _ToolCall, tools: tuple[ToolOffer, ...]) -> ToolCall:
+    arguments = call.function.arguments
+    return ToolCall(
+        id=call.id or "",
+        name=own_name(call.function.name, (offer.name for offer in tools)),
+        arguments=arguments if isinstance(arguments, str) else json.dumps(arguments),  # some servers send the object
+    )
+
+
+def knows_no_tool_calls(refusal: ModelRefusedRequest) -> bool:
+    """Return whether a server refused a request because it was one with tools."""
+    return bool(_NO_TOOL_CALLS.search(refusal.message))
 
 
 def parse_first_model(body: bytes, endpoint: Endpoint) -> str:

@@ -8,10 +8,14 @@ from typing import Literal
 from interlock.protocol.base import Json
 from interlock.protocol.team import Engine
 
-__all__ = ["CAPABILITIES", "Capabilities", "SchemaStyle", "response_format"]
+__all__ = ["CAPABILITIES", "Capabilities", "SchemaStyle", "ToolStyle", "response_format"]
 
 SchemaStyle = Literal["json_schema", "json_object"]
 """How a request says which JSON Schema binds the answer."""
+
+ToolStyle = Literal["native", "described"]
+"""How an engine uses tools: ``native`` by the API's tool calls, ``described`` by words in the prompt and an answer
+bound to the form of an action, for engines that know no tool calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,8 @@ class Capabilities:
     """What an engine can do."""
 
     schema_style: SchemaStyle
+    tool_style: ToolStyle
+    """What is tried first; a server that refuses tool calls is served as ``described`` from then on."""
     parallel: int | None
     """The most requests that one process should have open at once; None: as many as it likes. A request that waits
     its turn here does not use up its time."""
@@ -26,8 +32,9 @@ class Capabilities:
 
 CAPABILITIES: Mapping[Engine, Capabilities] = MappingProxyType(
     {
-        "openai": Capabilities(schema_style="json_schema", parallel=None),
-        "local": Capabilities(schema_style="json_object", parallel=1),
+        "openai": Capabilities(schema_style="json_schema", tool_style="native", parallel=None),
+        # llama-cpp-python shows tools to the model's chat template at most, and reads no calls out of answers.
+        "local": Capabilities(schema_style="json_object", tool_style="described", parallel=1),
     }
 )
 

@@ -6,9 +6,33 @@ from typing import Literal, Protocol
 
 from interlock.protocol.base import Json, Usage
 
-__all__ = ["ChatMessage", "ChatModel", "ChatReply", "ChatRequest", "ChatRole"]
+__all__ = ["ChatMessage", "ChatModel", "ChatReply", "ChatRequest", "ChatRole", "ToolCall", "ToolOffer"]
 
-ChatRole = Literal["system", "user", "assistant"]
+ChatRole = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOffer:
+    """A tool that a model may call."""
+
+    name: str
+    """Ours, such as ``files.read``: names that an engine does not take are translated on their way, there and back."""
+    description: str
+    """What it does and when to use it, in words for the model."""
+    parameters: dict[str, Json]
+    """JSON Schema of its arguments, which are an object."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A model wants a tool to be called. Nothing of it is to be trusted: not the name, not the arguments."""
+
+    id: str
+    """What the answer has to name; as the server gave it, so it may be empty or come twice."""
+    name: str
+    """The tool's name as it was offered; whatever the model wrote, where it was not."""
+    arguments: str
+    """As the model wrote them: JSON text of an object, if all is well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +40,13 @@ class ChatMessage:
     """One turn of a conversation."""
 
     role: ChatRole
+    """``tool`` is what came of a call."""
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Only with the role ``assistant``: the calls that the model asked for in this turn; each is then answered by a
+    message with the role ``tool``."""
+    tool_call_id: str = ""
+    """Only with the role ``tool``: the call that this answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +64,8 @@ class ChatRequest:
     as they can, so an answer is still to be parsed and validated."""
     schema_name: str = "answer"
     """What the schema is called in the request: letters, digits, ``_`` and ``-``, at most 64."""
+    tools: tuple[ToolOffer, ...] = ()
+    """What the model may call. Give no schema with tools: an engine that is bound to one makes no calls."""
     seed: int | None = None
     """Makes sampling repeatable where the engine supports it; None: the engine chooses."""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -47,13 +79,15 @@ class ChatReply:
     text: str
     """The answer; may be empty."""
     finish_reason: str
-    """Why the model stopped, in the words of its API: ``stop``, ``length``, ``content_filter``..."""
+    """Why the model stopped, in the words of its API: ``stop``, ``tool_calls``, ``length``, ``content_filter``..."""
     model: str
     """The model that answered, as its server names it."""
     usage: Usage
     """One call and its tokens; the tokens are 0 where the server does not count them."""
     response_id: str
     """The server's id of the answer; empty where it gives none."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """The calls that the model asks for, in its order; the text beside them may be empty."""
 
 
 class ChatModel(Protocol):

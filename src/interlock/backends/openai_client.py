@@ -4,6 +4,7 @@ The client sends and authenticates. Whether to try again is decided here, and th
 against the little of the API that is used; the client's own models would take as much CPU time again.
 """
 
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TypeAlias
@@ -14,9 +15,11 @@ import httpx2
 import openai
 import tenacity
 
+from interlock.backends._described_tools import called, described
 from interlock.backends._openai_wire import (
     error_of_connection,
     error_of_status,
+    knows_no_tool_calls,
     parse_first_model,
     parse_reply,
     request_body,
@@ -24,11 +27,12 @@ from interlock.backends._openai_wire import (
 from interlock.backends.capabilities import CAPABILITIES
 from interlock.backends.chat import ChatReply, ChatRequest
 from interlock.backends.engines import Endpoint
-from interlock.backends.errors import ModelError
+from interlock.backends.errors import ModelError, ModelRefusedRequest
 from interlock.backends.retry import RetrySettings, seconds_before_retry
 
 __all__ = ["OpenAIChat"]
 
+_log = logging.getLogger(__name__)
 _Send: TypeAlias = Callable[[], Awaitable[httpx2.Response]]
 
 _CONNECT_SECONDS = 10.0
@@ -47,6 +51,7 @@ class OpenAIChat:
         self._name = endpoint.name
         self._name_lock = anyio.Lock()
         self._can = CAPABILITIES[endpoint.engine]
+        self._tool_style = self._can.tool_style
         self._turn: AbstractAsyncContextManager[object] = _turns(self._can.parallel)
         self._authorization = f"Bearer {endpoint.api_key}" if endpoint.api_key else openai.Omit()
         self._client = openai.AsyncOpenAI(
@@ -80,12 +85,24 @@ class OpenAIChat:
         :raises ModelError: see :mod:`interlock.backends.errors`; ``attempts`` says how often it was tried
         """
         model = self._name or await self._first_model()
+        if self._tool_style == "native":
+            try:
+                return await self._ask(request, model)
+            except ModelRefusedRequest as refusal:
+                if not (request.tools and knows_no_tool_calls(refusal)):
+                    raise
+                self._tool_style = "described"
+                _log.warning("tools are described to the model in words from here on: %s", refusal)
+        reply = await self._ask(described(request), model)
+        return called(reply) if request.tools else reply
+
+    async def _ask(self, request: ChatRequest, model: str) -> ChatReply:
         body = request_body(request, model, self._can.schema_style)
         options: openai.RequestOptions = {"headers": {**request.headers, "Authorization": self._authorization}}
         answer = await self._persistently(
             lambda: self._client.post("/chat/completions", cast_to=httpx2.Response, body=body, options=options)
         )
-        return parse_reply(answer, self._endpoint, model)
+        return parse_reply(answer, self._endpoint, model, request.tools)
 
     async def aclose(self) -> None:
         """Close all connections; calls under way fail."""

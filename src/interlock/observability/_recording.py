@@ -30,7 +30,16 @@ from opentelemetry.trace import (
 from interlock._version import __version__
 from interlock.observability import attributes as names
 from interlock.observability._export import Export, resource_of
-from interlock.observability._spans import Attributes, RecordedAgent, RecordedChat, RecordedPublish, sentence, short
+from interlock.observability._spans import (
+    Attributes,
+    RecordedAgent,
+    RecordedChat,
+    RecordedPublish,
+    RecordedTool,
+    decision_attributes,
+    sentence,
+    short,
+)
 from interlock.observability.context import (
     NotATraceparentError,
     TraceContext,
@@ -49,6 +58,8 @@ from interlock.observability.tracing import (
     ModelCall,
     PublishSpan,
     TaskRecord,
+    ToolSpan,
+    ToolUse,
     Tracing,
     Work,
 )
@@ -210,6 +221,10 @@ class _Recording(Tracing):
         span = self._tracer.start_span(name, None, SpanKind.CLIENT, _call_attributes(call))
         return RecordedChat(span, content=self._content, named=bool(call.model))
 
+    def execute_tool(self, use: ToolUse) -> ToolSpan:
+        span = self._tracer.start_span(f"execute_tool {use.name}", None, SpanKind.INTERNAL, _use_attributes(use))
+        return RecordedTool(span, content=self._content)
+
 
 @contextmanager
 def _as_preset(parent: str, own: str) -> Iterator[Context]:
@@ -275,6 +290,21 @@ def _call_attributes(call: ModelCall) -> Attributes:
         names.SERVER_PORT: server.port,
     }
     return {name: value for name, value in attributes.items() if value is not None}
+
+
+def _use_attributes(use: ToolUse) -> Attributes:
+    attributes: Attributes = {
+        names.GEN_AI_OPERATION_NAME: "execute_tool",
+        names.GEN_AI_TOOL_NAME: use.name,
+        names.GEN_AI_TOOL_TYPE: "function",
+        names.GEN_AI_TOOL_CALL_ID: use.call_id,
+        names.GEN_AI_CONVERSATION_ID: use.job,
+        names.JOB: use.job,
+        names.TASK: use.task,
+        names.ATTEMPT: use.attempt,
+        **decision_attributes(use.decision, use.rule, use.effect, use.tier, use.taint),
+    }
+    return {name: value for name, value in attributes.items() if value}
 
 
 def _redo_links(replaces: str | None) -> list[Link]:

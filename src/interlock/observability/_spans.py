@@ -10,7 +10,7 @@ from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import Span, StatusCode, set_span_in_context
 
 from interlock.observability import attributes as names
-from interlock.observability.tracing import AgentSpan, ChatSpan, PublishSpan, TraceSpan
+from interlock.observability.tracing import AgentSpan, ChatSpan, PublishSpan, ToolSpan, TraceSpan
 from interlock.protocol.base import Usage
 from interlock.protocol.messages import CriterionVerdict
 
@@ -100,7 +100,7 @@ class RecordedChat(RecordedSpan, ChatSpan):
 
     def asked(self, messages: Sequence[Mapping[str, Any]]) -> None:
         if self._content and self._span.is_recording():
-            parts = [_message(str(message.get("role", "")), message.get("content")) for message in messages]
+            parts = [_message(message) for message in messages]
             self._span.set_attribute(names.GEN_AI_INPUT_MESSAGES, _content_json(parts))
 
     def answered(
@@ -111,6 +111,7 @@ class RecordedChat(RecordedSpan, ChatSpan):
         model: str | None = None,
         response_id: str | None = None,
         text: str | None = None,
+        tool_calls: Sequence[Mapping[str, str]] = (),
     ) -> None:
         self._count(usage)
         if model and not self._named:  # whoever asked left the choice to the server
@@ -120,8 +121,30 @@ class RecordedChat(RecordedSpan, ChatSpan):
         if finish_reasons:
             self._span.set_attribute(names.GEN_AI_FINISH_REASONS, list(finish_reasons))
         if self._content and text is not None:
-            answer = _message("assistant", text) | {"finish_reason": next(iter(finish_reasons), "")}
+            answer = _message({"role": "assistant", "content": text, "tool_calls": tool_calls})
+            answer["finish_reason"] = next(iter(finish_reasons), "")
             self._span.set_attribute(names.GEN_AI_OUTPUT_MESSAGES, _content_json([answer]))
+
+
+class RecordedTool(RecordedSpan, ToolSpan):
+    """One call of a tool."""
+
+    __slots__ = ()
+
+    def decided(
+        self, decision: str, *, rule: str = "", effect: str = "", tier: str = "", taint: Sequence[str] = ()
+    ) -> None:
+        self._span.set_attributes(decision_attributes(decision, rule, effect, tier, taint))
+
+    def asked(self, arguments: str) -> None:
+        if self._content:
+            self._span.set_attribute(names.GEN_AI_TOOL_ARGUMENTS, _cut(arguments))
+
+    def answered(self, outcome: str, *, error_type: str = "") -> None:
+        if self._content:
+            self._span.set_attribute(names.GEN_AI_TOOL_RESULT, _cut(outcome))
+        if error_type:
+            self.failed(error_type, outcome if self._content else "")
 
 
 class RecordedPublish(PublishSpan):
@@ -142,15 +165,41 @@ class RecordedPublish(PublishSpan):
         self._span.end()
 
 
+def decision_attributes(decision: str, rule: str, effect: str, tier: str, taint: Sequence[str]) -> Attributes:
+    """Return what was decided of a call, without what is empty."""
+    found: Attributes = {
+        names.TOOL_DECISION: decision,
+        names.TOOL_RULE: short(rule),
+        names.TOOL_EFFECT: effect,
+        names.SANDBOX_TIER: tier,
+        names.TAINT: [short(label) for label in taint],
+    }
+    return {name: value for name, value in found.items() if value}
+
+
 def _trace_of(span: Span) -> tuple[str, str]:
     context = span.get_span_context()
     traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags.sampled):02x}"
     return traceparent, context.trace_state.to_header() if context.trace_state else ""
 
 
-def _message(role: str, content: Any) -> dict[str, Any]:
+def _message(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message in the form of the conventions: a role, and parts that are texts, calls or their results."""
+    content = message.get("content")
     text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=str)
-    return {"role": role, "parts": [{"type": "text", "content": text[:_CONTENT_CHARACTERS]}]}
+    calls = [_call_part(call) for call in message.get("tool_calls", ())]
+    parts: list[dict[str, Any]] = [{"type": "text", "content": _cut(text)}]
+    if "tool_call_id" in message:
+        parts = [{"type": "tool_call_response", "id": message["tool_call_id"], "response": _cut(text)}]
+    return {"role": str(message.get("role", "")), "parts": calls if calls and not text else parts + calls}
+
+
+def _call_part(call: Mapping[str, str]) -> dict[str, Any]:
+    return {"type": "tool_call", "id": call["id"], "name": call["name"], "arguments": _cut(call["arguments"])}
+
+
+def _cut(text: str) -> str:
+    return text[:_CONTENT_CHARACTERS]
 
 
 def _content_json(messages: list[dict[str, Any]]) -> str:

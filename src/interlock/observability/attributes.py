@@ -33,6 +33,11 @@ __all__ = [
     "GEN_AI_RESPONSE_MODEL",
     "GEN_AI_SEED",
     "GEN_AI_TEMPERATURE",
+    "GEN_AI_TOOL_ARGUMENTS",
+    "GEN_AI_TOOL_CALL_ID",
+    "GEN_AI_TOOL_NAME",
+    "GEN_AI_TOOL_RESULT",
+    "GEN_AI_TOOL_TYPE",
     "GEN_AI_WORKFLOW_NAME",
     "HEADER_ORIGIN",
     "HEADER_REPLACES",
@@ -53,12 +58,17 @@ __all__ = [
     "REDONE",
     "REDO_LINK",
     "RESULT_STATUS",
+    "SANDBOX_TIER",
     "SERVER_ADDRESS",
     "SERVER_PORT",
     "STATUS",
     "STEP",
+    "TAINT",
     "TASK",
     "TEAM",
+    "TOOL_DECISION",
+    "TOOL_EFFECT",
+    "TOOL_RULE",
     "VERDICT",
 ]
 
@@ -88,6 +98,11 @@ GEN_AI_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
 GEN_AI_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 GEN_AI_INPUT_MESSAGES: Final = "gen_ai.input.messages"
 GEN_AI_OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
+GEN_AI_TOOL_NAME: Final = "gen_ai.tool.name"
+GEN_AI_TOOL_TYPE: Final = "gen_ai.tool.type"
+GEN_AI_TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
+GEN_AI_TOOL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"
+GEN_AI_TOOL_RESULT: Final = "gen_ai.tool.call.result"
 
 EVENT_EVALUATION: Final = "gen_ai.evaluation.result"
 """The event on a verifier's span, one a criterion."""
@@ -124,6 +139,16 @@ RESULT_STATUS: Final = "interlock.result.status"
 VERDICT: Final = "interlock.verdict"
 FAILED_CRITERIA: Final = "interlock.criteria.failed"
 """The labels of the criteria that do not hold or could not be decided."""
+TOOL_EFFECT: Final = "interlock.tool.effect"
+"""The tool's effect class: ``read``, ``idempotent``, ``once`` or ``irreversible``."""
+TOOL_DECISION: Final = "interlock.tool.decision"
+"""What the gateway said to a call: ``allow``, ``ask`` or ``deny``."""
+TOOL_RULE: Final = "interlock.tool.rule"
+"""The rule or principle that decided."""
+SANDBOX_TIER: Final = "interlock.sandbox.tier"
+"""What isolated the call from the machine."""
+TAINT: Final = "interlock.taint"
+"""The labels of the outside text in the context that the call was made from."""
 REDONE: Final = "interlock.redone"
 """On a task's span: why each earlier attempt was done again, as ``attempt 1: words(summary)``."""
 REASON: Final = "interlock.reason"

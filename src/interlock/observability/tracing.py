@@ -31,6 +31,8 @@ __all__ = [
     "ModelCall",
     "PublishSpan",
     "TaskRecord",
+    "ToolSpan",
+    "ToolUse",
     "TraceSpan",
     "Tracing",
     "Work",
@@ -112,6 +114,29 @@ class ModelCall:
     job: str = ""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolUse:
+    """One call of a tool, as it begins. What is not known yet can be told later, by :meth:`ToolSpan.decided`."""
+
+    name: str
+    """The tool's: only one that exists, since it names the span."""
+    call_id: str = ""
+    job: str = ""
+    task: str = ""
+    attempt: int = 0
+    """From 1; 0 where there is none."""
+    effect: str = ""
+    """``read``, ``idempotent``, ``once`` or ``irreversible``."""
+    decision: str = ""
+    """``allow``, ``ask`` or ``deny``."""
+    rule: str = ""
+    """The rule or principle that decided, as it is written; cut at 200 characters."""
+    tier: str = ""
+    """What isolates the call; empty where it runs in no sandbox."""
+    taint: Sequence[str] = ()
+    """The labels of the outside text in the context that the call is made from."""
+
+
 class TraceSpan:
     """A span that is not recorded: it stands for the context that came in. Use it with ``with``."""
 
@@ -168,7 +193,10 @@ class ChatSpan(TraceSpan):
     __slots__ = ()
 
     def asked(self, messages: Sequence[Mapping[str, Any]]) -> None:
-        """Give the messages that are sent, as ``{role, content}``; kept only where content was asked for."""
+        """Give the messages that are sent; kept only where content was asked for.
+
+        Each is ``{role, content}``, with tools also ``tool_calls`` of ``{id, name, arguments}``, or ``tool_call_id``.
+        """
 
     def answered(
         self,
@@ -178,8 +206,29 @@ class ChatSpan(TraceSpan):
         model: str | None = None,
         response_id: str | None = None,
         text: str | None = None,
+        tool_calls: Sequence[Mapping[str, str]] = (),
     ) -> None:
-        """Give what came back; ``text`` is kept only where content was asked for."""
+        """Give what came back; ``text`` and ``tool_calls`` are kept only where content was asked for."""
+
+
+class ToolSpan(TraceSpan):
+    """One call of a tool, from before it is judged until what came of it is known; an exception marks it as failed."""
+
+    __slots__ = ()
+
+    def decided(
+        self, decision: str, *, rule: str = "", effect: str = "", tier: str = "", taint: Sequence[str] = ()
+    ) -> None:
+        """Say what was decided of the call, as in :class:`ToolUse`; what is empty stays as it was."""
+
+    def asked(self, arguments: str) -> None:
+        """Give the arguments, as JSON text; kept only where content was asked for."""
+
+    def answered(self, outcome: str, *, error_type: str = "") -> None:
+        """Give what came of it; the text is kept only where content was asked for.
+
+        ``error_type`` is one of few possible words, such as ``denied``; it marks the span as failed.
+        """
 
 
 class PublishSpan:
@@ -278,6 +327,11 @@ class Tracing:
         """Open the span of one request to a model, below the span that is open here."""
         del call
         return ChatSpan(_current.get())
+
+    def execute_tool(self, use: ToolUse) -> ToolSpan:
+        """Open the span of one call of a tool, below the span that is open here."""
+        del use
+        return ToolSpan(_current.get())
 
 
 def _trace_of(parent: str | None, tracestate: str) -> _Trace:

@@ -4,19 +4,39 @@ import asyncio
 import json
 import re
 import time
+from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from aiohttp import web
 
+from interlock.backends._tool_names import api_name
 from interlock.protocol.base import Json
-from interlock.testing._script import Answer, Call, Fail, Hang, HangUp, Malformed, Reply
+from interlock.testing._script import Answer, Call, CallTool, CallTools, Fail, Hang, HangUp, Malformed, Reply
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What goes out: a message, why it ended, and what it cost."""
+
+    text: str
+    calls: list[dict[str, Any]]
+    finish_reason: str
+    usage: dict[str, Json]
 
 
 async def perform(reply: Reply, call: Call, request: web.Request) -> web.StreamResponse:
     """Do to ``request`` what ``reply`` says."""
     match reply:
         case Answer():
-            return await _answer(reply, call, request)
+            await asyncio.sleep(reply.delay)
+            said = _Said(reply.text, [], reply.finish_reason, _usage(reply, call))
+            return await _say(said, call, request)
+        case CallTool():
+            return await perform(CallTools(reply), call, request)
+        case CallTools():
+            await asyncio.sleep(reply.delay)
+            return await _say(_calling(reply, call), call, request)
         case Fail():
             await asyncio.sleep(reply.delay)
             headers = {} if reply.retry_after is None else {"Retry-After": str(reply.retry_after)}
@@ -36,28 +56,41 @@ def error_response(status: int, message: str, headers: dict[str, str] | None = N
     return web.json_response({"error": {"message": message, "type": "scripted"}}, status=status, headers=headers)
 
 
-async def _answer(reply: Answer, call: Call, request: web.Request) -> web.StreamResponse:
-    if reply.delay:
-        await asyncio.sleep(reply.delay)
+def _calling(reply: CallTools, call: Call) -> _Said:
+    calls: list[dict[str, Any]] = [
+        {
+            "id": one.id or sha256(f"{number} {json.dumps(call.messages)}".encode()).hexdigest()[:9],
+            "type": "function",
+            "function": {"name": api_name(one.name), "arguments": one.text},
+        }
+        for number, one in enumerate(reply.calls)
+    ]
+    words = Answer(" ".join([reply.text, *(one.text for one in reply.calls)]))
+    return _Said(reply.text, calls, reply.finish_reason, _usage(words, call))
+
+
+async def _say(said: _Said, call: Call, request: web.Request) -> web.StreamResponse:
     if call.body.get("stream"):
-        return await _stream(reply, call, request)
-    message = {"role": "assistant", "content": reply.text}
-    choice = {"index": 0, "message": message, "finish_reason": reply.finish_reason}
-    body = {**_head(call, "chat.completion"), "choices": [choice], "usage": _usage(reply, call)}
+        return await _stream(said, call, request)
+    message: dict[str, Any] = {"role": "assistant", "content": said.text}
+    if said.calls:
+        message |= {"content": said.text or None, "tool_calls": said.calls}
+    choice = {"index": 0, "message": message, "finish_reason": said.finish_reason}
+    body = {**_head(call, "chat.completion"), "choices": [choice], "usage": said.usage}
     return web.Response(body=json.dumps(body).encode(), content_type="application/json")
 
 
-async def _stream(reply: Answer, call: Call, request: web.Request) -> web.StreamResponse:
+async def _stream(said: _Said, call: Call, request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
-    deltas: list[tuple[dict[str, str], str | None]] = [({"content": word}, None) for word in _words(reply.text)]
-    for delta, end in [*deltas, ({}, reply.finish_reason)]:
+    deltas: list[dict[str, Any]] = [{"content": word} for word in _words(said.text)]
+    deltas += [{"tool_calls": [{"index": number, **one}]} for number, one in enumerate(said.calls)]
+    for delta, end in [*((delta, None) for delta in deltas), ({}, said.finish_reason)]:
         choice = {"index": 0, "delta": delta, "finish_reason": end}
         await _event(response, {**_head(call, "chat.completion.chunk"), "choices": [choice]})
     options = call.body.get("stream_options")
     if isinstance(options, dict) and options.get("include_usage"):
-        chunk = {**_head(call, "chat.completion.chunk"), "choices": [], "usage": _usage(reply, call)}
-        await _event(response, chunk)
+        await _event(response, {**_head(call, "chat.completion.chunk"), "choices": [], "usage": said.usage})
     await response.write(b"data: [DONE]\n\n")
     return response
 

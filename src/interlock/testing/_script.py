@@ -17,7 +17,7 @@ class Call:
     """One chat request that reached the scripted server."""
 
     messages: tuple[dict[str, Json], ...]
-    """As they came: each with ``role`` and ``content``."""
+    """As they came: each with ``role`` and ``content``, and with tools ``tool_calls`` or ``tool_call_id``."""
     model: str
     schema: dict[str, Json] | None
     """JSON Schema that the answer must follow; None: free text."""
@@ -27,6 +27,13 @@ class Call:
     """How often exactly these messages have come, this time included, from 1."""
     body: dict[str, Json] = field(repr=False)
     """The whole request."""
+    tools: tuple[str, ...] = ()
+    """The names of the tools that are offered, as teams write them (``files.read``)."""
+
+    @property
+    def observations(self) -> tuple[str, ...]:
+        """What came of the tool calls so far: the contents of the messages with the role ``tool``, oldest first."""
+        return tuple(str(message.get("content") or "") for message in self.messages if message.get("role") == "tool")
 
     @property
     def prompt(self) -> str:
@@ -56,6 +63,43 @@ class Answer:
     def text(self) -> str:
         """The content as text."""
         return self.content if isinstance(self.content, str) else json.dumps(self.content, ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CallTool:
+    """One tool call, as a reply or as a part of :class:`CallTools`."""
+
+    name: str
+    """As teams write it: ``files.read``. Nothing is checked: it may be a tool that is not offered."""
+    arguments: dict[str, Json] | str = field(default_factory=dict)
+    """Text goes out as it is, so it may be no JSON."""
+    id: str | None = None
+    """None: one that depends on the conversation only, so the same again for the same messages."""
+
+    @property
+    def text(self) -> str:
+        """The arguments as text."""
+        return self.arguments if isinstance(self.arguments, str) else json.dumps(self.arguments, ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class CallTools:
+    """An answer with tool calls, such as ``CallTools(CallTool("files.read", {"path": "a"}), CallTool("files.list"))``.
+
+    They go out as the API's tool calls. Where tools are described in words, as to the engine ``local``, a model's call
+    is the answer ``{"tool": "files.read", "arguments": {...}}``, and ``{"final": true}`` means that it needs no more.
+    """
+
+    calls: tuple[CallTool, ...]
+    text: str
+    """What the model says beside them."""
+    delay: float
+    """Seconds before the answer."""
+    finish_reason: str
+
+    def __init__(self, *calls: CallTool, text: str = "", delay: float = 0.0, finish_reason: str = "tool_calls") -> None:
+        for name, value in (("calls", calls), ("text", text), ("delay", delay), ("finish_reason", finish_reason)):
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +134,7 @@ class Hang:
     """No answer until the client goes."""
 
 
-Reply: TypeAlias = Answer | Fail | Malformed | HangUp | Hang
+Reply: TypeAlias = Answer | CallTool | CallTools | Fail | Malformed | HangUp | Hang
 """What the server does with one call."""
 
 Replies: TypeAlias = Reply | Text
@@ -102,7 +146,7 @@ class Rule:
     """What to do with the calls that a pattern matches."""
 
     pattern: re.Pattern[str]
-    """Searched in the content of the last message."""
+    """Searched in the content of the last message: what was asked, or what came of a tool call."""
     replies: tuple[Reply, ...]
     """For the first, second, ... call with the same messages; the last one stands for all further calls."""
 

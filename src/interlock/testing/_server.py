@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from interlock.backends._tool_names import own_name
 from interlock.protocol.base import Json
 from interlock.testing._replies import error_response, perform
 from interlock.testing._script import Call, Script, compiled
@@ -44,6 +45,18 @@ class ScriptedServer:
         async with ScriptedServer(script) as server:
             ...  # run a team with INTERLOCK_MODEL_URL=server.url
             assert server.peak <= 64
+
+    A model that uses tools is a script of calls and answers. The last message is then what came of the last call, so
+    rules can go by it; a function of the call sees all of them::
+
+        script = [
+            when("Read the rules", CallTool("files.read", {"path": "rules.txt"})),
+            when("no such file", CallTools(CallTool("files.list"), text="Let me look around.")),
+            otherwise({"rules": 3}),
+        ]
+        ...
+        assert server.calls[0].tools == ("files.list", "files.read")  # what was offered
+        assert "no such file" in server.calls[1].observations[0]  # what came of the first call
 
     Serves ``GET /v1/models``, ``POST /v1/chat/completions`` (also streamed) and ``GET /seen`` (counts, as JSON).
     """
@@ -148,6 +161,7 @@ class ScriptedServer:
             number=len(self.seen) + 1,
             repeat=self._repeats[key],
             body=body,
+            tools=_tools(body.get("tools")),
         )
 
     @contextmanager
@@ -178,3 +192,15 @@ def _schema(response_format: Json) -> dict[str, Json] | None:
             return schema
         case _:
             return None
+
+
+def _tools(offered: Json) -> tuple[str, ...]:
+    """Return the names of the tools that a request offers; none where it is written in a form of its own."""
+    names: list[str] = []
+    for tool in offered if isinstance(offered, list) else ():
+        match tool:
+            case {"function": {"name": str(name)}}:
+                names.append(own_name(name, ()))
+            case _:
+                pass
+    return tuple(names)

@@ -83,6 +83,7 @@ def result_of(assigned: TaskAssigned, output: Json) -> TaskResult:
         task=assigned.task,
         attempt=assigned.attempt,
         at=assigned.at,
+        by=assigned.role,
         role=assigned.verifier,
         status="done",
         output=output,

@@ -55,7 +55,7 @@ def claimed() -> Callable[..., TaskResult]:
     """Return a function that makes a result."""
 
     def make(**fields: Any) -> TaskResult:
-        return TaskResult.model_validate(_ENVELOPE | {"role": "v@team", "status": "done"} | fields)
+        return TaskResult.model_validate(_ENVELOPE | {"by": "w@team", "role": "v@team", "status": "done"} | fields)
 
     return make
 

@@ -63,6 +63,7 @@ async def test_a_call_is_a_span(fake_model: Any) -> None:
             "model": "fake-1",
             "response_id": "r1",
             "text": "hello",
+            "tool_calls": [],
         },
         None,
     ]
