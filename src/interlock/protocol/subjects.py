@@ -22,6 +22,7 @@ __all__ = [
     "parse_log_subject",
     "partition_of",
     "queue_subjects",
+    "result_subjects",
     "submitted_subjects",
     "task_effects",
 ]
@@ -99,6 +100,11 @@ def submitted_subjects(ns: str) -> str:
 def assigned_subjects(ns: str, job: str, task: str) -> str:
     """Return the wildcard over a task's assignments; the last one is what an open result answers to."""
     return f"{_task_prefix(ns, job, task)}.assigned.*"
+
+
+def result_subjects(ns: str, job: str) -> str:
+    """Return the wildcard over all results of ``job``."""
+    return f"{_task_prefix(ns, job, '*')}.result.>"
 
 
 def task_effects(ns: str, job: str, task: str) -> tuple[str, str]:

@@ -307,6 +307,8 @@ class Limits(Strict):
 
     parallel: int = Field(default=64, ge=1, le=10_000)
     """The most tasks of one job that are assigned and not yet closed."""
+    question_seconds: float = Field(default=3600, gt=0)
+    """How long a person has for the answer to a question; afterwards its default counts, which is a no."""
 
 
 class Team(Strict):

@@ -193,15 +193,17 @@ class Bus:
         raw = await last_on(self._wire, self._stream, subjects)
         return await self._reader.read(raw) if raw else None
 
-    async def entries(self, subjects: str) -> list[Received]:
+    async def entries(self, subjects: str, after: int = 0) -> list[Received]:
         """Return all entries on a wildcard, oldest first: one request for each, so it is for a few.
+
+        ``after`` is a stream sequence that they must come after.
 
         What nobody can read is left out, logged and counted in ``unreadable``.
 
         :raises BusError: the broker is out of reach
         """
         found: list[Received] = []
-        sequence = 1
+        sequence = after + 1
         while raw := await direct_get(self._wire, self._stream, {"seq": sequence, "next_by_subj": subjects}):
             sequence = raw.seq + 1
             if (received := await self._reader.read_or_skip(raw)) is not None:

@@ -76,13 +76,14 @@ class Chain:
         await patiently(partial(self.bus.append, message))
 
     async def hold(self) -> None:
-        """Return if the attempt is still this process's, as the broker sees it now.
+        """Return once the broker says that the attempt is still this process's, however long the broker is away.
 
         :raises AttemptLost: the chain has moved on
-        :raises BusError: what no waiting will cure, or the broker is away
+        :raises BusError: what no waiting will cure
         """
         assigned = self.assignment
-        last = await self.bus.last(chain_subjects(assigned.ns, assigned.job, assigned.task))
+        chain = chain_subjects(assigned.ns, assigned.job, assigned.task)
+        last = await patiently(partial(self.bus.last, chain))
         if last is None or last.seq != self.head:
             raise AttemptLost("the task has moved on")
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import anyio
 
@@ -25,9 +25,9 @@ from interlock.protocol.subjects import chain_subjects, log_subject
 from interlock.protocol.team import Agent, ModelSettings
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import AnswerRefused, BusError
+from interlock.runtime.chain import patiently
 from interlock.runtime.config import ProcessConfig
 from interlock.runtime.deliveries import Delivery
-from interlock.runtime.failures import BROKER_AWAY
 
 __all__ = ["MAX_DELIVERIES", "RoleIncomplete", "Serving", "answering"]
 
@@ -36,13 +36,9 @@ _log = logging.getLogger(__name__)
 MAX_DELIVERIES = 4
 """How often one message is worked on, when those who had it died, before it is answered as failed."""
 
-_RECONNECT = 0.2
-"""Seconds between two attempts to reach a broker that is away."""
-
 _TOLD = 500
 """Characters of an error's text that are kept in an answer."""
 
-_T = TypeVar("_T")
 _Work = Callable[[Delivery], Awaitable[None]]
 
 
@@ -102,10 +98,12 @@ class Serving:
         self,
         delivery: Delivery,
         span: AgentSpan,
-        think: Callable[[], Awaitable[Envelope]],
+        think: Callable[[], Awaitable[Envelope | None]],
         excuse: Callable[[str], Envelope],
     ) -> None:
         """Append what ``think`` answers, or else an ``excuse`` with the reason why there is no answer.
+
+        ``think`` returns None where the message is not this process's to answer any more.
 
         A message over which this process fails is answered too, so that it takes nothing else down with it; one over
         which process after process died is not tried again.
@@ -114,22 +112,15 @@ class Serving:
             await self._append(excuse(f"{MAX_DELIVERIES} processes died over it"), span)
             return
         try:
-            await self._append(await think(), span)
+            answer = await think()
+            if answer is not None:
+                await self._append(answer, span)
         except BusError:
             raise
         except Exception as error:  # noqa: BLE001 -- it becomes the answer
             _log.warning("%s failed over %s: %s", self.agent_name, delivery.message.task, error)
             _log.debug("where it failed", exc_info=error)
             await self._append(excuse(f"{type(error).__name__}: {str(error)[:_TOLD]}"), span)
-
-    async def patiently(self, ask: Callable[[], Awaitable[_T]]) -> _T:
-        """Return what ``ask`` returns, tried again for as long as the broker is away."""
-        while True:
-            try:
-                return await ask()
-            except BROKER_AWAY as error:
-                _log.info("%s waits for the broker: %s", self.agent_name, error)
-                await anyio.sleep(_RECONNECT)
 
     def span(self, delivery: Delivery, message: TaskAssigned | TaskResult, step: str) -> AgentSpan:
         """Open the span of this agent working on ``message``."""
@@ -158,22 +149,22 @@ class Serving:
             if span.traceparent is not None:
                 headers[HEADER_ORIGIN] = span.traceparent
             try:
-                await self.patiently(partial(self.bus.append, message, headers=headers))
+                await patiently(partial(self.bus.append, message, headers=headers))
             except AnswerRefused as refusal:
                 _log.info("the answer came too late: %s", refusal)
 
     async def _work_and_acknowledge(self, delivery: Delivery, work: _Work) -> None:
         async with delivery.keep_alive():
-            if not await self.patiently(partial(self._overtaken, delivery)):
-                await work(delivery)
+            await work(delivery)
         await delivery.ack()
 
-    async def _overtaken(self, delivery: Delivery) -> bool:
-        """Whether somebody answered a message before he died over it, so that working on it again is for nothing."""
+    async def overtaken(self, delivery: Delivery) -> bool:
+        """Return whether somebody answered a message before he died over it, so that working on it is for nothing."""
         if delivery.deliveries == 1:
             return False
         message = delivery.message
-        head = await self.bus.last(chain_subjects(message.ns, message.job, message.task))
+        chain = chain_subjects(message.ns, message.job, message.task)
+        head = await patiently(partial(self.bus.last, chain))
         return head is not None and head.seq != delivery.seq
 
 

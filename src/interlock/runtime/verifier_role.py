@@ -8,6 +8,7 @@ from interlock.backends.chat import ChatModel
 from interlock.observability.tracing import AgentSpan, Tracing
 from interlock.protocol.messages import CriterionVerdict, TaskAssigned, TaskResult, TaskVerdict
 from interlock.runtime.bus import Bus
+from interlock.runtime.chain import patiently
 from interlock.runtime.config import ProcessConfig
 from interlock.runtime.deliveries import Delivery
 from interlock.runtime.roles import Serving, answering
@@ -27,10 +28,10 @@ async def serve_verifier(config: ProcessConfig, bus: Bus, tracing: Tracing, read
 
         async def verify(delivery: Delivery) -> None:
             result = delivery.message
-            if not isinstance(result, TaskResult):
+            if not isinstance(result, TaskResult) or await serving.overtaken(delivery):
                 return
             # The criteria come from the log, never from the worker that is to be judged by them.
-            assigned = await serving.patiently(partial(_assignment_of, bus, result))
+            assigned = await patiently(partial(_assignment_of, bus, result))
             if assigned is None:  # the task has been assigned anew since: a verdict would be refused
                 return
             with serving.span(delivery, result, assigned.step) as span:

@@ -29,7 +29,7 @@ async def serve_worker(config: ProcessConfig, bus: Bus, tracing: Tracing, ready:
 
         async def work(delivery: Delivery) -> None:
             assignment = delivery.message
-            if isinstance(assignment, TaskAssigned):
+            if isinstance(assignment, TaskAssigned) and not await serving.overtaken(delivery):
                 with serving.span(delivery, assignment, assignment.step) as span:
                     await serving.respond(
                         delivery,
