@@ -1,0 +1,1 @@
+"""Tools: what agents can do, and the types that doing it safely needs."""
