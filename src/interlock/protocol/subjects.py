@@ -23,6 +23,7 @@ __all__ = [
     "partition_of",
     "queue_subjects",
     "result_subjects",
+    "submitted_subject",
     "submitted_subjects",
     "task_effects",
 ]
@@ -90,6 +91,11 @@ def queue_subjects(ns: str, kind: str, role: str, job: str | None = None) -> str
     """Return the wildcard over a role's queue, of one job or of all; ``kind`` is ``assigned`` or ``result``."""
     jobs = "*.*" if job is None else f"{partition_of(job)}.{job}"
     return f"il.{ns}.log.{jobs}.*.{kind}.{role}"
+
+
+def submitted_subject(ns: str, job: str) -> str:
+    """Return the subject of the first entry of ``job``."""
+    return f"{_task_prefix(ns, job, JOB_TASK)}.submitted"
 
 
 def submitted_subjects(ns: str) -> str:
