@@ -72,6 +72,8 @@ async def execute(
     if before is not None:
         thinking.go_on_from(before.usage, before.last, before.seconds)
     outcome = WorkOutcome("gave_up", reason=f"ran out of its {assignment.grant.seconds:g} seconds")
+    if not thinking.seconds_left:
+        return replace(outcome, usage=thinking.usage, actions=toolbox.actions)
     try:
         with anyio.move_on_after(thinking.seconds_left):
             reply = await _last_answer(assignment, agent, form, thinking, toolbox, before)

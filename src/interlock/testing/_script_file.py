@@ -1,5 +1,6 @@
 """Scripts as YAML or JSON: the same rules and replies, for those who write no Python."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def load_script(path: Path) -> list[Rule]:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ScriptUnreadable(path, f"{where}: {first['msg']}" if where else first["msg"]) from None
-    except (MarkedYAMLError, ValueError) as error:
+    except (MarkedYAMLError, re.error, ValueError) as error:
         raise ScriptUnreadable(path, str(error)) from None
 
 
