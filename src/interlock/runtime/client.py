@@ -14,8 +14,9 @@ from interlock.protocol.machine import fold
 from interlock.protocol.messages import JobSubmitted
 from interlock.protocol.state import Entry, JobState
 from interlock.protocol.subjects import job_subjects, log_subject
-from interlock.protocol.team import Team
+from interlock.protocol.team import Autonomy, Team
 from interlock.runtime.bus import Bus
+from interlock.runtime.config import NO_TOOLKIT, Toolkit
 
 __all__ = ["JobNotFound", "Progress", "new_job_id", "read_job", "read_jobs", "submit", "watch"]
 
@@ -42,8 +43,18 @@ def new_job_id(team: str) -> str:
     return f"{team}-{secrets.token_hex(4)}"
 
 
-async def submit(bus: Bus, tracing: Tracing, team: Team, goal: str, inputs: dict[str, Json], job: str) -> None:
-    """Append the job to the log.
+async def submit(
+    bus: Bus,
+    tracing: Tracing,
+    team: Team,
+    goal: str,
+    inputs: dict[str, Json],
+    job: str,
+    *,
+    autonomy: Autonomy | None = None,
+    toolkit: Toolkit = NO_TOOLKIT,
+) -> None:
+    """Append the job to the log. ``autonomy`` is the team's unless another is given.
 
     :raises AnswerRefused: there is a job with this id
     :raises BrokerUnreachable: the broker cannot be reached
@@ -57,6 +68,9 @@ async def submit(bus: Bus, tracing: Tracing, team: Team, goal: str, inputs: dict
         goal=goal,
         inputs=inputs,
         budget=team.budget,
+        autonomy=autonomy or team.autonomy,
+        tools=toolkit.catalogue,
+        base=toolkit.base,
     )
     root = tracing.new_traceparent()
     parent = job_traceparent(root, job)

@@ -1,14 +1,16 @@
 """What an agent process is told when it starts: JSON on its standard input, so that no secret stands in argv."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import ConfigDict, Field
 
 from interlock.protocol.base import Name, Strict
-from interlock.protocol.team import Agent, ModelSettings
+from interlock.protocol.team import Agent, ModelSettings, SecretSource, ToolSources
+from interlock.protocol.tools import ToolSpec
 from interlock.runtime.address import BrokerAddress
 
-__all__ = ["LAST_WORD", "BrokerLogin", "ProcessConfig"]
+__all__ = ["LAST_WORD", "NO_TOOLKIT", "BrokerLogin", "ProcessConfig", "ToolSetup", "Toolkit"]
 
 LAST_WORD = "over"
 """The line with which a process says that its work is over and its connections are closed."""
@@ -38,6 +40,30 @@ class BrokerLogin(Strict):
         return BrokerAddress(self.url, self.user, self.password, self.token)
 
 
+@dataclass(frozen=True, slots=True)
+class Toolkit:
+    """The tools of a team, as they are when a job is submitted."""
+
+    catalogue: tuple[ToolSpec, ...] = ()
+    base: str = "/"
+    """The folder of the team file, absolute."""
+
+
+NO_TOOLKIT = Toolkit()
+"""That of a team without tools."""
+
+
+class ToolSetup(Strict):
+    """What a worker process needs to open its agent's tools."""
+
+    sources: ToolSources
+    secrets: dict[str, SecretSource]
+    catalogue: tuple[ToolSpec, ...]
+    """What each of them has to be: as it was when the job was submitted."""
+    base: str
+    """The folder of the team file, absolute."""
+
+
 class ProcessConfig(Strict):
     """One manager, worker or verifier process."""
 
@@ -56,5 +82,7 @@ class ProcessConfig(Strict):
     agent: Agent | None = None
     model: ModelSettings | None = None
     """The agent's model; where its server and key are, the environment says. None: it needs no model."""
+    tools: ToolSetup | None = None
+    """Only for a worker; None: it has none."""
     slots: int = Field(default=1, ge=1)
     """How many messages the process works on at once."""

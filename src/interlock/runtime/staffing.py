@@ -3,19 +3,26 @@
 import math
 import os
 
+from interlock.agents.grants import uses_of
 from interlock.agents.manager import verifier_of
 from interlock.backends.capabilities import CAPABILITIES
 from interlock.backends.engines import MODEL_URL_ENV
 from interlock.protocol.criteria import JudgeCriterion
-from interlock.protocol.team import Engine, Handover, ModelSettings, Team
+from interlock.protocol.team import Engine, Handover, ModelSettings, PinnedTool, Step, Team
 from interlock.runtime.address import BrokerAddress
-from interlock.runtime.config import BrokerLogin, ProcessConfig
+from interlock.runtime.config import NO_TOOLKIT, BrokerLogin, ProcessConfig, Toolkit, ToolSetup
 
-__all__ = ["models_used", "process_configs"]
+__all__ = ["models_used", "process_configs", "tool_names"]
 
 
 def process_configs(
-    team: Team, ns: str, address: BrokerAddress, *, job: str | None = None, workers: int | None = None
+    team: Team,
+    ns: str,
+    address: BrokerAddress,
+    *,
+    job: str | None = None,
+    workers: int | None = None,
+    toolkit: Toolkit = NO_TOOLKIT,
 ) -> list[ProcessConfig]:
     """Return one configuration for each process that ``team`` needs: a manager, its workers and its verifiers.
 
@@ -42,11 +49,41 @@ def process_configs(
                 agent_name=name,
                 agent=agent,
                 model=settings,
+                tools=_tool_setup(team, name, toolkit) if agent.kind == "worker" else None,
                 slots=1 if serial else max(1, math.ceil(team.limits.parallel / copies)),
             )
             for number in range(1, copies + 1)
         )
     return configs
+
+
+def _tool_setup(team: Team, agent: str, toolkit: Toolkit) -> ToolSetup | None:
+    """Return what the processes of ``agent`` need for the tools that the plan gives it; None where it gives none."""
+    wanted = tool_names(team, agent)
+    if not wanted:
+        return None
+    return ToolSetup(
+        sources=team.tools,
+        secrets=team.secrets,
+        catalogue=tuple(spec for spec in toolkit.catalogue if spec.name in wanted),
+        base=toolkit.base,
+    )
+
+
+def tool_names(team: Team, agent: str | None = None) -> frozenset[str]:
+    """Return the tools that the plan gives to ``agent``, or to any."""
+    uses = (
+        use
+        for step in team.plan
+        for name in _workers_of(step)
+        if agent is None or name == agent
+        for use in uses_of(step, team.agents[name])
+    )
+    return frozenset(use.tool if isinstance(use, PinnedTool) else use for use in uses)
+
+
+def _workers_of(step: Step) -> list[str]:
+    return [step.agent, *([step.on_failure.agent] if isinstance(step.on_failure, Handover) else [])]
 
 
 def models_used(team: Team) -> list[tuple[str, ModelSettings]]:
