@@ -26,14 +26,14 @@ def described(request: ChatRequest) -> ChatRequest:
     """Return ``request`` for an engine without tool calls; one that has to do with none stays as it is."""
     messages = request.messages
     if any(message.tool_calls or message.role == "tool" for message in messages):
-        messages = tuple(_merged(_told(messages)))
+        messages = tuple(_merged(_told(messages, actions=bool(request.tools))))
     if not request.tools:
         return replace(request, messages=messages)
     tools = "\n".join(_line(offer) for offer in request.tools)
     return replace(
         request,
         messages=_instructed(messages, _HOW.format(tools=tools)),
-        schema=_action_schema(request.tools),
+        schema=_action_schema(() if _repeats(request.messages) else request.tools),
         schema_name="action",
         tools=(),
     )
@@ -78,6 +78,16 @@ def _brief(offer: ToolOffer) -> Json:
     return properties if isinstance(properties, dict) else offer.parameters
 
 
+def _repeats(messages: tuple[ChatMessage, ...]) -> bool:
+    """Return whether the last two calls were the same and came to the same.
+
+    Small models copy what they are shown, their own last action above all, and would do so for ever.
+    """
+    actions = [_action(call) for message in messages for call in message.tool_calls][-2:]
+    results = [message.content for message in messages if message.role == "tool"][-2:]
+    return len(actions) == 2 and len(set(actions)) == len(set(results)) == 1  # noqa: PLR2004 -- two, as it says
+
+
 def _action_schema(offers: tuple[ToolOffer, ...]) -> dict[str, Json]:
     final: dict[str, Json] = {"final": {"const": True}}
     calls: list[Json] = [
@@ -102,18 +112,20 @@ def _instructed(messages: tuple[ChatMessage, ...], words: str) -> tuple[ChatMess
     return ChatMessage("system", words), *messages
 
 
-def _told(messages: tuple[ChatMessage, ...]) -> Iterator[ChatMessage]:
-    """Yield the conversation in plain turns: calls as the assistant's text, what came of them as the user's."""
-    names = {call.id: call.name for message in messages for call in message.tool_calls}
+def _told(messages: tuple[ChatMessage, ...], *, actions: bool) -> Iterator[ChatMessage]:
+    """Yield the conversation in plain turns: what calls came to as the user's, and with ``actions`` the calls before.
+
+    Without, nothing shows the form of an action to a model that is asked for something else.
+    """
+    calls = {call.id: _action(call) for message in messages for call in message.tool_calls}
     for message in messages:
-        if message.tool_calls:
-            actions = [_action(call) for call in message.tool_calls]
-            yield ChatMessage("assistant", "\n".join([message.content, *actions] if message.content else actions))
-        elif message.role == "tool":
-            name = names.get(message.tool_call_id, "the tool")
-            yield ChatMessage("user", f"Result of {name}:\n{message.content}")
-        else:
+        if message.role == "tool":
+            yield ChatMessage("user", f"Result of {calls.get(message.tool_call_id, 'a tool')}:\n{message.content}")
+        elif not message.tool_calls:
             yield message
+        elif actions:
+            said = [message.content, *map(_action, message.tool_calls)]
+            yield ChatMessage("assistant", "\n".join(text for text in said if text))
 
 
 def _action(call: ToolCall) -> str:

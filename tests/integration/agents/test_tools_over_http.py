@@ -157,7 +157,7 @@ async def test_an_engine_without_tool_calls_uses_tools_too() -> None:
     roles = [[message["role"] for message in call.messages] for call in server.calls]
     assert all(set(these) <= {"system", "user", "assistant"} for these in roles)
     assert all(one != other for these in roles for one, other in pairwise(these))
-    assert "Result of files.list:\n<<<" in str(server.calls[-1].messages[3]["content"])
+    assert 'Result of {"arguments":{},"tool":"files.list"}:\n<<<' in str(server.calls[1].messages[3]["content"])
 
 
 async def test_a_text_from_an_engine_without_tool_calls() -> None:

@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from interlock.backends import local
-from interlock.backends.chat import ChatMessage, ChatRequest
+from interlock.backends.chat import ChatMessage, ChatRequest, ToolOffer
 from interlock.backends.engines import open_chat, resolve_endpoint
 from interlock.backends.errors import (
     LocalEngineFailed,
@@ -126,6 +126,8 @@ SCHEMA: dict[str, Json] = {
     "required": ["colour", "count"],
     "additionalProperties": False,
 }
+PATH: dict[str, Json] = {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]}
+PATH |= {"additionalProperties": False}
 POEM: dict[str, Json] = {"type": "object", "properties": {"poem": {"type": "string", "maxLength": 150}}}
 POEM |= {"required": ["poem"], "additionalProperties": False}
 
@@ -137,7 +139,7 @@ def ask(text: str, max_tokens: int = 40) -> ChatRequest:
 @pytest.mark.local_model
 @pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed")
 async def test_the_real_model_does_what_teams_need() -> None:
-    """Free text, answers bound to a schema, requests that queue unharmed, hang-ups that stop, typed refusals."""
+    """Free text, answers bound to a schema, tool calls, queues, hang-ups that stop, typed refusals."""
     async with (
         local_engine() as endpoint,
         aclosing(open_chat(endpoint)) as one,
@@ -146,6 +148,7 @@ async def test_the_real_model_does_what_teams_need() -> None:
     ):
         free = await one.chat(ask("Say hello."))
         bound = await one.chat(replace(ask("Which colour is grass, and how many are there?", 80), schema=SCHEMA))
+        tool = await one.chat(replace(ask("Read the file rules.txt."), tools=(ToolOffer("files.read", "Read.", PATH),)))
         poem = await one.chat(replace(ask("Write a poem of four lines, each on a line of its own.", 90), schema=POEM))
         queued = await asyncio.gather(*(many.chat(ask(f"Tell a long story about {n} dogs.", 30)) for n in range(4)))
         left = asyncio.create_task(many.chat(ask("Count from one to ten thousand.", 3000)))
@@ -163,6 +166,7 @@ async def test_the_real_model_does_what_teams_need() -> None:
     answer = json.loads(bound.text)
     assert set(answer) == {"colour", "count"}
     assert answer["colour"] in {"red", "green"}
+    assert [(call.name, set(json.loads(call.arguments))) for call in tool.tool_calls] == [("files.read", {"path"})]
     assert json.loads(poem.text)["poem"]
     assert [reply.usage.completion_tokens for reply in queued] == [30] * 4
     assert after.usage.completion_tokens == 5

@@ -60,25 +60,56 @@ def test_what_has_no_tools_stays_as_it_is() -> None:
     assert described(request) == request
 
 
+CALLS = (ToolCall("1", "files.read", '{"path": "a"}'), ToolCall("2", "files.read", "{bad"))
+HISTORY = (
+    *REQUEST.messages,
+    ChatMessage("assistant", "Let me see.", CALLS),
+    ChatMessage("tool", "<a>", tool_call_id="1"),
+    ChatMessage("tool", "<b>", tool_call_id="2"),
+)
+GOOD = '{"arguments":{"path":"a"},"tool":"files.read"}'
+BAD = '{"arguments":"{bad","tool":"files.read"}'
+RESULTS = f"Result of {GOOD}:\n<a>\n\nResult of {BAD}:\n<b>"
+
+
 def test_calls_and_results_become_plain_turns() -> None:
-    """Earlier calls are the assistant's text and their results the user's, in turn, also without tools on offer."""
-    calls = (ToolCall("1", "files.read", '{"path": "a"}'), ToolCall("2", "files.read", "{bad"))
-    messages = (
-        *REQUEST.messages,
-        ChatMessage("assistant", "Let me see.", calls),
-        ChatMessage("tool", "<a>", tool_call_id="1"),
-        ChatMessage("tool", "<b>", tool_call_id="2"),
-        ChatMessage("user", "Answer now."),
-    )
+    """Earlier calls are the assistant's text, in the form of an action, and their results the user's, in turn."""
+    request = described(replace(REQUEST, messages=HISTORY))
+    assert [(message.role, message.content) for message in request.messages[1:]] == [
+        ("user", "Go."),
+        ("assistant", f"Let me see.\n{GOOD}\n{BAD}"),
+        ("user", RESULTS),
+    ]
+
+
+def test_the_last_answer_is_asked_for_without_a_trace_of_actions() -> None:
+    """A model that has to answer in words or in another form is shown what was found, not the form of an action."""
+    messages = (*HISTORY, ChatMessage("assistant", "Enough."), ChatMessage("user", "Answer now."))
     request = described(replace(REQUEST, messages=messages, tools=(), schema=PATH))
     assert request.schema == PATH
-    assert [message.role for message in request.messages] == ["system", "user", "assistant", "user"]
-    assert request.messages[2].content.splitlines() == [
-        "Let me see.",
-        '{"arguments":{"path":"a"},"tool":"files.read"}',
-        '{"arguments":"{bad","tool":"files.read"}',
+    assert [(message.role, message.content) for message in request.messages] == [
+        ("system", "You are brief."),
+        ("user", f"Go.\n\n{RESULTS}"),
+        ("assistant", "Enough."),
+        ("user", "Answer now."),
     ]
-    assert request.messages[3].content == ("Result of files.read:\n<a>\n\nResult of files.read:\n<b>\n\nAnswer now.")
+
+
+@pytest.mark.parametrize(
+    ("second", "result", "goes_on"),
+    [('{"path":"a"}', "<a>", False), ('{"path": "a"}', "<b>", True), ('{"path": "b"}', "<a>", True)],
+)
+def test_a_model_that_repeats_itself_can_only_end(second: str, result: str, *, goes_on: bool) -> None:
+    """After the same call with the same result twice, no further action has a form; other repetitions may go on."""
+    turns: list[ChatMessage] = []
+    for number, (arguments, told) in enumerate([('{"path": "a"}', "<a>"), (second, result)]):
+        turns.append(ChatMessage("assistant", "", (ToolCall(str(number), "files.read", arguments),)))
+        turns.append(ChatMessage("tool", told, tool_call_id=str(number)))
+    schema = described(replace(REQUEST, messages=(*REQUEST.messages, *turns))).schema
+    assert schema is not None
+    checker = jsonschema.Draft202012Validator(schema)
+    assert checker.is_valid({"final": True})
+    assert checker.is_valid({"tool": "files.read", "arguments": {"path": "c"}}) is goes_on
 
 
 def reply(text: str, finish_reason: str = "stop") -> ChatReply:
