@@ -54,6 +54,9 @@ class Toolbox(Protocol):
 class Suspended(Exception):
     """A person has to be asked before a call can be made."""
 
+    waits = True
+    """For spans: this is no failure."""
+
     def __init__(self, question: object) -> None:
         super().__init__("a person has to be asked first")
         self.question = question
@@ -62,6 +65,9 @@ class Suspended(Exception):
 
 class AttemptSuspended(Exception):
     """An attempt stopped in the middle until a person has answered; it can go on in any process."""
+
+    waits = True
+    """For spans: this is no failure."""
 
     def __init__(self, question: object, transcript: Json) -> None:
         super().__init__("the attempt waits for a person")

@@ -40,7 +40,7 @@ class RecordedSpan(TraceSpan):
         if self._attached is not None:
             detach(self._attached)
             self._attached = None
-        if error is not None:
+        if error is not None and not getattr(error, "waits", False):
             # A message may quote what a model said, so it counts as content.
             self.failed(type(error).__qualname__, str(error) if self._content else "")
         self._span.end()

@@ -138,7 +138,10 @@ class ToolUse:
 
 
 class TraceSpan:
-    """A span that is not recorded: it stands for the context that came in. Use it with ``with``."""
+    """A span that is not recorded: it stands for the context that came in. Use it with ``with``.
+
+    An exception marks a recorded span as failed, unless it has a true attribute ``waits``: waiting is no failure.
+    """
 
     __slots__ = ("_token", "_trace")
 

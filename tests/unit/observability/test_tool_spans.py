@@ -1,6 +1,7 @@
 """Tool calls in a trace, and that their texts stay out of it unless they are asked for."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,8 +13,14 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 USE = ToolUse(name="files.read", call_id="c1", job="job-1", task="read-0", attempt=1, effect="read", taint=("web",))
 
 
+class Waits(Exception):
+    """What a call raises that waits for a person."""
+
+    waits = True
+
+
 def recorded(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *, content: bool) -> dict[str, Any]:
-    """Record an agent that asks its model and calls a tool twice; return the spans by name, the last call as ``!``."""
+    """Record an agent that asks its model and calls tools; return the spans by name."""
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
     monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", str(content).lower())
     tracing = Tracing.from_environment("test")
@@ -25,6 +32,8 @@ def recorded(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
             span.decided("allow", rule="files.read(./**)", tier="bwrap")
             span.asked("hidden arguments")
             span.answered("hidden outcome")
+        with suppress(Waits), tracing.execute_tool(ToolUse(name="mail.send", decision="ask")):
+            raise Waits
         with tracing.execute_tool(ToolUse(name="web.fetch", decision="deny")) as span:
             span.answered("hidden reason", error_type="denied")
     tracing.shutdown()
@@ -59,6 +68,7 @@ def test_a_tool_call_is_a_span(monkeypatch: pytest.MonkeyPatch, capfd: pytest.Ca
         "interlock.taint": ["web"],
     }
     assert good["status"]["status_code"] == "UNSET"
+    assert spans["execute_tool mail.send"]["status"]["status_code"] == "UNSET"
     assert bad["attributes"]["error.type"] == "denied"
     assert bad["status"] == {"status_code": "ERROR", "description": "denied"}
     assert "hidden" not in json.dumps(spans)
