@@ -15,7 +15,16 @@ from interlock.agents.grants import Labels, grant_of, pinned_texts
 from interlock.agents.templates import TemplateError, evaluate, references, render
 from interlock.protocol.base import Json, role_of
 from interlock.protocol.criteria import AnyCriterion, map_templates, templates_of
-from interlock.protocol.decide import AcceptPlan, Assign, CloseJob, CloseTask, Command, ExpandStep, deadline_of
+from interlock.protocol.decide import (
+    AcceptPlan,
+    AnswerByDefault,
+    Assign,
+    CloseJob,
+    CloseTask,
+    Command,
+    ExpandStep,
+    deadline_of,
+)
 from interlock.protocol.messages import (
     Envelope,
     JobClosed,
@@ -23,6 +32,7 @@ from interlock.protocol.messages import (
     Message,
     PlanAccepted,
     PlanExpanded,
+    QuestionAnswered,
     TaskAssigned,
     TaskClosed,
 )
@@ -71,6 +81,8 @@ class Planner:
                 return self._expand(state, command, stamp)
             case Assign():
                 return self._assign(state, command, stamp)
+            case AnswerByDefault():
+                return self._answer(command, stamp)
             case CloseTask():
                 return self._close_task(command, stamp)
             case CloseJob():
@@ -83,7 +95,7 @@ class Planner:
                 return self._cannot_assign(command, stamp, reason)
             case CloseJob():
                 return self._cannot_tell(state, command, stamp, reason)
-            case AcceptPlan() | ExpandStep() | CloseTask():
+            case AcceptPlan() | ExpandStep() | AnswerByDefault() | CloseTask():
                 return self.message(state, command, stamp)
 
     def result(self, state: JobState) -> Json:
@@ -169,6 +181,18 @@ class Planner:
         reason = f"the task cannot be put into words: {problem}"
         return self._close_task(
             CloseTask(command.task, command.attempt - 1, command.answers, "failed", reason=reason), stamp
+        )
+
+    def _answer(self, command: AnswerByDefault, stamp: Stamp) -> QuestionAnswered:
+        return self._envelope(
+            QuestionAnswered,
+            stamp,
+            task=command.task,
+            attempt=command.attempt,
+            answers=command.answers,
+            question=command.question,
+            answer=command.answer,
+            by_default=True,
         )
 
     def _close_task(self, command: CloseTask, stamp: Stamp) -> TaskClosed:
