@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from interlock.agents.authority import plan_objections
 from interlock.agents.grants import Labels, grant_of, pinned_texts
 from interlock.agents.templates import TemplateError, evaluate, references, render
 from interlock.protocol.base import Json, role_of
+from interlock.protocol.control import NO_POLICY
 from interlock.protocol.criteria import AnyCriterion, map_templates, templates_of
 from interlock.protocol.decide import (
     AcceptPlan,
@@ -32,6 +34,7 @@ from interlock.protocol.messages import (
     Message,
     PlanAccepted,
     PlanExpanded,
+    PlanRejected,
     QuestionAnswered,
     TaskAssigned,
     TaskClosed,
@@ -68,6 +71,8 @@ class Planner:
         self._items: dict[str, list[Json]] = {}
         self._views: dict[str, dict[str, Json]] = {}
         self._labels = Labels(submitted.team)
+        self.policy = NO_POLICY
+        """What the operator has laid down; whoever coordinates keeps it up to date."""
 
     def message(self, state: JobState, command: Command, stamp: Stamp) -> Message:
         """Return the message that carries ``command`` out.
@@ -76,7 +81,7 @@ class Planner:
         """
         match command:
             case AcceptPlan():
-                return self._accept_plan(command, stamp)
+                return self._accept_plan(state, command, stamp)
             case ExpandStep():
                 return self._expand(state, command, stamp)
             case Assign():
@@ -120,7 +125,18 @@ class Planner:
             **fields,
         )
 
-    def _accept_plan(self, command: AcceptPlan, stamp: Stamp) -> PlanAccepted:
+    def objections(self) -> tuple[str, ...]:
+        """Return why the plan must not run, or not run on: the principles that it breaks, what it never could do."""
+        return plan_objections(self._submitted, self.policy, self._team.plan)
+
+    def rejection(self, state: JobState, reasons: tuple[str, ...], stamp: Stamp) -> PlanRejected:
+        """Return the message that ends a job because of its plan."""
+        return self._envelope(PlanRejected, stamp, answers=state.head, version=state.version or 1, reasons=reasons)
+
+    def _accept_plan(self, state: JobState, command: AcceptPlan, stamp: Stamp) -> PlanAccepted | PlanRejected:
+        objections = self.objections()
+        if objections:
+            return self.rejection(state, objections, stamp)
         steps = self._team.plan
         needs = all_needs(steps, {step.step: _implied_needs(step) for step in steps})
         complete = tuple(step.model_copy(update={"needs": needs[step.step]}) for step in steps)

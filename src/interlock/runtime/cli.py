@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     _show(commands)
     _kill(commands)
     _resume(commands)
+    _policy(commands)
     _schema(commands)
     _doctor(commands)
     return top
@@ -88,6 +89,12 @@ def _run(commands: _Commands) -> None:
         choices=("strict", "available"),
         default="available",
         help="how long agents work on while nobody can tell whether they were killed: 1 s or 15 s (default)",
+    )
+    run.add_argument(
+        "--autonomy",
+        choices=("suggest", "ask", "bounded"),
+        help="what agents may do without a person: nothing, nothing that has an effect, or what the rules allow "
+        "(default: as the team says)",
     )
     run.add_argument("--durable", action="store_true", help="sync the log to disk before anything counts as written")
     _json(run)
@@ -150,6 +157,19 @@ def _agent(text: str) -> tuple[str, ...]:
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no agent: write AGENT@TEAM, such as reader@digest")
     return "agent", match[1], match[2]
+
+
+def _policy(commands: _Commands) -> None:
+    policy = commands.add_parser(
+        "policy",
+        help="lay down rules and principles for every job, or show those that stand",
+        description="Lay down the operator's permissions and principles. They bind every team, from now on and in jobs "
+        "that run: each call is judged by them, a plan that breaks a principle ends, and approvals have to be given "
+        "anew. Without a file, show what stands.",
+    )
+    policy.add_argument("file", metavar="POLICY.yaml", nargs="?", type=Path)
+    _json(policy)
+    _place(policy)
 
 
 def _schema(commands: _Commands) -> None:

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 import anyio
 
+from interlock.agents.tools.errors import ToolMissing, ToolSetupError
 from interlock.backends.engines import knock, resolve_endpoint
 from interlock.backends.errors import (
     LocalEngineNotRunning,
@@ -35,6 +36,7 @@ from interlock.runtime.broker_errors import BrokerError
 from interlock.runtime.bus_errors import BusError
 from interlock.runtime.client import JobNotFound, read_job, read_jobs
 from interlock.runtime.closing import JobLeftOpen
+from interlock.runtime.config import Toolkit
 from interlock.runtime.failures import first_error
 from interlock.runtime.killswitch import JobKilled, describe_order
 from interlock.runtime.launch import Interruption, JobInterrupted, Order, run_job
@@ -42,9 +44,9 @@ from interlock.runtime.place import Place, open_log
 from interlock.runtime.report import Report, report_of
 from interlock.runtime.show import print_jobs, print_out, print_report
 from interlock.runtime.sources import SourceError, freeze, parse_inputs
-from interlock.runtime.staffing import models_used
+from interlock.runtime.staffing import models_used, tool_names
 from interlock.runtime.supervisor import AgentProcessFailed
-from interlock.runtime.teamfile import TeamFileInvalid, load_team
+from interlock.runtime.teamfile import LoadedTeam, TeamFileInvalid, load_team
 from interlock.runtime.view import open_view
 
 __all__ = ["EXIT_OF_STATUS", "run"]
@@ -83,6 +85,7 @@ def _complain(error: BaseException) -> int:
             | ModelUrlInvalid()
             | ModelKeyInvalid()
             | BodyTooLarge()
+            | ToolSetupError()
         ):
             print(f"interlock: {error}", file=sys.stderr)
             return _USAGE
@@ -116,7 +119,15 @@ def _run(options: argparse.Namespace) -> int:
     frozen = freeze(loaded, parse_inputs(options.input), Path.cwd())
     if (problem := _model_problem(frozen.team)) is not None:
         return _complain(problem)
-    order = Order(frozen.team, options.goal or loaded.team.description, frozen.inputs, options.workers, options.guard)
+    order = Order(
+        frozen.team,
+        options.goal or loaded.team.description,
+        frozen.inputs,
+        options.workers,
+        options.guard,
+        options.autonomy,
+        _toolkit(loaded),
+    )
     tracing = Tracing.from_environment("interlock-client")
     try:
         state = anyio.run(_run_until_told, _place(options), order, tracing, backend_options={"use_uvloop": True})
@@ -125,6 +136,25 @@ def _run(options: argparse.Namespace) -> int:
     report = report_of(state)
     _print(options, report, print_report)
     return EXIT_OF_STATUS[report.status]
+
+
+def _toolkit(loaded: LoadedTeam) -> Toolkit:
+    """Return the tools that the plan uses, as they are now.
+
+    :raises ToolSetupError: they cannot be had as the team file says
+    """
+    base = loaded.path.resolve().parent
+    wanted = sorted(tool_names(loaded.team))
+    if not wanted:
+        return Toolkit(base=str(base))
+    from interlock.agents.tools.catalogue import discover  # noqa: PLC0415 -- teams without tools do without
+    from interlock.agents.tools.secrets import Secrets  # noqa: PLC0415
+
+    found = anyio.run(discover, loaded.team, base, Secrets.from_environment(loaded.team.secrets, os.environ))
+    for name in wanted:
+        if name not in found:
+            raise ToolMissing(name, found)
+    return Toolkit(tuple(found[name] for name in wanted), str(base))
 
 
 def _model_problem(team: Team) -> ModelError | None:
@@ -234,6 +264,21 @@ def _resume(options: argparse.Namespace) -> int:
     return 0
 
 
+def _policy(options: argparse.Namespace) -> int:
+    from interlock.runtime.policing import lay_down, standing_policy  # noqa: PLC0415
+    from interlock.runtime.policyfile import PolicyFileInvalid, load_policy  # noqa: PLC0415 -- no other command needs it
+
+    try:
+        policy = load_policy(options.file) if options.file else None
+    except PolicyFileInvalid as error:
+        print(error, file=sys.stderr)
+        return _USAGE
+    place = _place(options)
+    stands = anyio.run(standing_policy, place) if policy is None else anyio.run(lay_down, place, policy)
+    print_out(stands.model_dump_json(indent=2) if options.json else stands.in_words())
+    return 0
+
+
 def _schema(options: argparse.Namespace) -> int:
     from interlock.protocol.schema import asyncapi, message_schema  # noqa: PLC0415 -- no other command needs it
     from interlock.runtime.teamfile import team_json_schema  # noqa: PLC0415
@@ -271,6 +316,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "show": _show,
     "kill": _kill,
     "resume": _resume,
+    "policy": _policy,
     "schema": _schema,
     "doctor": _doctor,
 }

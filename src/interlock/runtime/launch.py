@@ -13,12 +13,13 @@ from interlock.backends.local import local_engine, local_environ
 from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Json
 from interlock.protocol.state import Entry, JobState
-from interlock.protocol.team import Team
+from interlock.protocol.team import Autonomy, Team
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import BusError
 from interlock.runtime.client import JobNotFound, Progress, new_job_id, submit, watch
 from interlock.runtime.closing import JobLeftOpen, close_killed
+from interlock.runtime.config import NO_TOOLKIT, Toolkit
 from interlock.runtime.failures import first_error
 from interlock.runtime.killswitch import Guard, Guardian
 from interlock.runtime.place import Place, open_bus
@@ -50,6 +51,9 @@ class Order:
     """Processes of each worker; None: one for each core, shared by the team's workers."""
     guard: Guard = "available"
     """How long agents may work on while it cannot be known whether they were killed."""
+    autonomy: Autonomy | None = None
+    """None: as the team says."""
+    toolkit: Toolkit = NO_TOOLKIT
 
 
 class Interruption:
@@ -115,10 +119,19 @@ async def _run(
     interruption: Interruption,
 ) -> JobState:
     with anyio.CancelScope(shield=True):  # there is a job or there is none
-        await submit(bus, tracing, order.team, order.goal, order.inputs, job)
+        await submit(
+            bus,
+            tracing,
+            order.team,
+            order.goal,
+            order.inputs,
+            job,
+            autonomy=order.autonomy,
+            toolkit=order.toolkit,
+        )
     state = JobState()
     async with _engine(order.team, view) as environment:
-        configs = process_configs(order.team, bus.ns, address, job=job, workers=order.workers)
+        configs = process_configs(order.team, bus.ns, address, job=job, workers=order.workers, toolkit=order.toolkit)
         leased = supervised(configs, environment, lease=guardian.seconds)
         async with leased as supervisor, anyio.create_task_group() as group:
             group.start_soon(_obey, guardian, supervisor, order.team, interruption)
@@ -137,9 +150,11 @@ async def _obey(guardian: Guardian, supervisor: Supervisor, team: Team, interrup
         supervisor.renew(until)
         supervisor.hold(frozenset(name for name in team.agents if guardian.held(name)))
 
-    reason = await guardian.watch(looked)
-    supervisor.hurry()
-    interruption.trigger(reason)
+    def over(reason: str) -> None:
+        supervisor.stop()
+        interruption.trigger(reason)
+
+    await guardian.watch(looked, over)
 
 
 async def _close_after(error: BaseException, bus: Bus, tracing: Tracing, job: str, view: View) -> None:

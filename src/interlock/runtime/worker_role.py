@@ -1,18 +1,45 @@
-"""The worker's role: every assignment gets a result."""
+"""The worker's role: every assignment gets a result, or a question that it waits with."""
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 
+from interlock.agents.toolbox import NO_TOOLS, AttemptLost, AttemptSuspended
 from interlock.agents.worker import execute
 from interlock.backends.chat import ChatModel
 from interlock.observability.tracing import AgentSpan, Tracing
-from interlock.protocol.messages import TaskAssigned, TaskResult
+from interlock.protocol.base import Json
+from interlock.protocol.messages import (
+    QuestionAnswered,
+    QuestionAsked,
+    TaskAssigned,
+    TaskResult,
+)
+from interlock.protocol.taint import begun
 from interlock.runtime.bus import Bus
+from interlock.runtime.chain import Chain, patiently, take_over
 from interlock.runtime.config import ProcessConfig
 from interlock.runtime.deliveries import Delivery
-from interlock.runtime.roles import RoleIncomplete, Serving, answering
+from interlock.runtime.gateway import Acted, Answered, Gateway, Pending
+from interlock.runtime.roles import RoleIncomplete, Serving
+from interlock.runtime.workshop import Workshop, open_workshop
 
-__all__ = ["serve_worker"]
+__all__ = ["ResumptionLost", "serve_worker"]
+
+_DEFAULTS = {"approval": "no", "doubt": "unknown"}
+_OPTIONS = {"approval": ("yes", "no"), "doubt": ("done", "not_done", "unknown")}
+
+
+class ResumptionLost(LookupError):
+    """An attempt is to go on after an answer, and the log does not have the question any more."""
+
+    def __init__(self, task: str, sequence: int) -> None:
+        self.task = task
+        self.sequence = sequence
+        super().__init__(f"task {task} is to go on after entry {sequence}, which is no answer to a question of it")
 
 
 async def serve_worker(config: ProcessConfig, bus: Bus, tracing: Tracing, ready: Callable[[], None]) -> None:
@@ -21,53 +48,142 @@ async def serve_worker(config: ProcessConfig, bus: Bus, tracing: Tracing, ready:
     :raises RoleIncomplete: the configuration names no agent, team or model
     :raises ModelError: it is not known where the model is
     :raises BusError: what no waiting will cure, such as missing permissions
+    :raises interlock.agents.tools.tool.ToolError: a tool of the agent cannot be had
     """
     serving = Serving(config, bus, tracing)
-    async with serving.model() as model:
+    async with AsyncExitStack() as stack:
+        model = await stack.enter_async_context(serving.model())
         if model is None:
             raise RoleIncomplete(config.name, "a model to think with")
-
-        async def work(delivery: Delivery) -> None:
-            assignment = delivery.message
-            if isinstance(assignment, TaskAssigned) and not await serving.overtaken(delivery):
-                with serving.span(delivery, assignment, assignment.step) as span:
-                    await serving.respond(
-                        delivery,
-                        span,
-                        partial(_result, serving, delivery, assignment, model, span),
-                        partial(_no_result, serving, delivery, assignment, span),
-                    )
-
-        await serving.serve("assigned", work, ready)
+        workshop = await stack.enter_async_context(open_workshop(config.tools, bus)) if config.tools else None
+        worker = _Worker(serving, model, workshop)
+        await serving.serve("assigned", worker.work, ready)
 
 
-async def _result(
-    serving: Serving, delivery: Delivery, assignment: TaskAssigned, model: ChatModel, span: AgentSpan
-) -> TaskResult:
-    outcome = await execute(assignment, serving.agent, model, serving.settings, serving.tracing)
-    result = TaskResult(
-        **answering(assignment, delivery),
-        by=serving.role,
-        role=assignment.verifier,
-        status=outcome.status,
-        output=outcome.output,
-        reason=outcome.reason,
-        usage=outcome.usage,
-        reasoning=outcome.reasoning,
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    serving: Serving
+    model: ChatModel
+    workshop: Workshop | None
+
+    async def work(self, delivery: Delivery) -> None:
+        assignment = delivery.message
+        if not isinstance(assignment, TaskAssigned):
+            return
+        chain: Chain | None = Chain(self.serving.bus, assignment, delivery.seq)
+        if delivery.deliveries > 1:
+            chain = await patiently(partial(take_over, self.serving.bus, assignment, delivery.seq))
+        if chain is None:
+            return
+        with self.serving.span(delivery, assignment, assignment.step) as span:
+            think, excuse = partial(self._answer, chain, span), partial(_no_result, chain, span)
+            await self.serving.respond(delivery, span, think, excuse)
+
+    async def _answer(self, chain: Chain, span: AgentSpan) -> TaskResult | QuestionAsked | None:
+        """Return the result of an attempt, or what it has to ask first; None where it was taken away."""
+        try:
+            if self.workshop is None or not chain.assignment.grant.tools:
+                return await self._result(chain, span, None, None)
+            resumed = await _resumed(chain)
+            gateway = await self._gateway(self.workshop, chain, resumed)
+            talk = _kept(resumed, "thinking")
+            return await self._result(chain, span, gateway, talk)
+        except AttemptLost as lost:
+            span.result("lost", lost.reason)
+            return None
+
+    async def _gateway(self, workshop: Workshop, chain: Chain, resumed: Answered | None) -> Gateway:
+        assignment = chain.assignment
+        submitted = await workshop.job(assignment.job)
+        acted = _kept(resumed, "acting")
+        begins = Acted(provenance=begun(assignment.goal, assignment.instruction, assignment.taint))
+        return Gateway(
+            workshop.authority(submitted, assignment, self.serving.agent_name),
+            chain,
+            begins if acted is None else Acted.model_validate(acted),
+            workshop.outside(submitted, assignment, self.serving.agent_name),
+            self.serving.tracing,
+            resumed,
+        )
+
+    async def _result(
+        self, chain: Chain, span: AgentSpan, gateway: Gateway | None, talk: Json
+    ) -> TaskResult | QuestionAsked:
+        serving, assignment = self.serving, chain.assignment
+        toolbox = gateway or NO_TOOLS
+        try:
+            outcome = await execute(
+                assignment, serving.agent, self.model, serving.settings, serving.tracing, toolbox, talk
+            )
+        except AttemptSuspended as suspended:
+            if gateway is None or self.workshop is None or not isinstance(suspended.question, Pending):
+                raise
+            limits = (await self.workshop.job(assignment.job)).team.limits
+            return _question(chain, suspended.question, suspended.transcript, gateway, limits.question_seconds)
+        result = TaskResult(
+            **chain.envelope(),
+            by=serving.role,
+            role=assignment.verifier,
+            status=outcome.status,
+            output=outcome.output,
+            reason=outcome.reason,
+            actions=outcome.actions,
+            usage=outcome.usage,
+            reasoning=outcome.reasoning,
+            taint=gateway.provenance.labels if gateway else assignment.taint,
+        )
+        span.result(result.status, result.reason, result.usage)
+        return result
+
+
+def _kept(resumed: Answered | None, part: str) -> Json:
+    """Return what the attempt left behind with its question: its thinking or its acting; None where it begins."""
+    kept = resumed.asked.transcript if resumed else None
+    return kept.get(part) if isinstance(kept, dict) else None
+
+
+def _question(chain: Chain, pending: Pending, transcript: Json, gateway: Gateway, seconds: float) -> QuestionAsked:
+    """Return the question that the attempt waits with: any process can go on from it."""
+    envelope: dict[str, Any] = chain.envelope()
+    return QuestionAsked(
+        **envelope,
+        by=chain.by,
+        question=f"q-{envelope['id'][:8]}",
+        text=pending.text,
+        about=pending.about,
+        options=_OPTIONS[pending.about],
+        default=_DEFAULTS[pending.about],
+        expires=datetime.now(UTC) + timedelta(seconds=seconds),
+        approval=pending.approval,
+        key=pending.key,
+        transcript={"thinking": transcript, "acting": gateway.acted.model_dump(mode="json")},
     )
-    span.result(result.status, result.reason, result.usage)
-    return result
 
 
-def _no_result(
-    serving: Serving, delivery: Delivery, assignment: TaskAssigned, span: AgentSpan, reason: str
-) -> TaskResult:
+async def _resumed(chain: Chain) -> Answered | None:
+    """Return the question and the answer after which an attempt goes on; None for one that begins.
+
+    :raises ResumptionLost: the log does not have them
+    """
+    assignment = chain.assignment
+    if not assignment.resumes:
+        return None
+    answer = (await patiently(partial(chain.bus.get, assignment.resumes))).message
+    if isinstance(answer, QuestionAnswered) and answer.task == assignment.task:
+        asked = (await patiently(partial(chain.bus.get, answer.answers))).message
+        if isinstance(asked, QuestionAsked) and asked.question == answer.question:
+            return Answered(asked, answer)
+    raise ResumptionLost(assignment.task, assignment.resumes)
+
+
+def _no_result(chain: Chain, span: AgentSpan, reason: str) -> TaskResult:
     result = TaskResult(
-        **answering(assignment, delivery),
-        by=serving.role,
-        role=assignment.verifier,
+        **chain.envelope(),
+        by=chain.by,
+        role=chain.assignment.verifier,
         status="gave_up",
         reason=f"the worker failed: {reason}",
+        taint=chain.assignment.taint,
     )
     span.result(result.status, result.reason, result.usage)
     return result
