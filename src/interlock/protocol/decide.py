@@ -156,7 +156,8 @@ def _overdue(state: JobState, now: datetime) -> Iterator[AnswerByDefault]:
         task = state.tasks[name]
         asked = task.question.asked if task.question else None
         if asked is not None and asked.expires is not None and asked.expires <= now:
-            yield AnswerByDefault(name, task.current.number, task.head, asked.question, asked.default or NO)
+            answer = NO if asked.default is None else asked.default
+            yield AnswerByDefault(name, task.current.number, task.head, asked.question, answer)
 
 
 def _after(start: datetime, seconds: float | None) -> datetime | None:

@@ -19,7 +19,7 @@ from interlock.observability.attributes import HEADER_REPLACES, HEADER_ROOT
 from interlock.observability.context import job_traceparent, task_traceparent
 from interlock.observability.tracing import JobRecord, TaskRecord, Tracing
 from interlock.protocol.codec import kind_of
-from interlock.protocol.decide import Assign, Command, deadline_of, decide
+from interlock.protocol.decide import Assign, Command, decide, wakes_at
 from interlock.protocol.errors import BodyTooLarge
 from interlock.protocol.machine import evolve, fold
 from interlock.protocol.messages import JOB_TASK, JobClosed, JobSubmitted, Message, TaskClosed
@@ -60,8 +60,10 @@ class Job:
     root: str
     """Traceparent that the job's span hangs below."""
     state: JobState
+    wakes: datetime | None = None
+    """When time alone gives something to decide, as far as that is waited for."""
     watch: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    """Around what waits for the job's deadline."""
+    """Around what waits for that time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class Coordinator:
                 group.start_soon(self._read_log, subjects, send, ready)
                 caught_up = False
                 async for news in receive:
-                    touched = [news.job] if isinstance(news, _Alarm) else self._take(news.entries, group, send)
+                    touched = [news.job] if isinstance(news, _Alarm) else self._take(news.entries)
                     if not caught_up:  # what looks undone may stand further on in the log
                         if isinstance(news, _Alarm) or news.pending:
                             continue
@@ -112,7 +114,7 @@ class Coordinator:
             async for batch in batches:
                 await send.send(batch)
 
-    def _take(self, entries: Iterable[Entry], group: TaskGroup, send: _News) -> list[str]:
+    def _take(self, entries: Iterable[Entry]) -> list[str]:
         """Fold entries into their jobs and return the jobs that they belong to."""
         touched: dict[str, None] = {}
         for entry in entries:
@@ -120,7 +122,6 @@ class Coordinator:
             if isinstance(message, JobSubmitted) and message.job not in self._jobs:
                 self._jobs[message.job] = job = self.job(message, entry.origin)
                 job.state = evolve(job.state, entry)
-                group.start_soon(self._ring_at_deadline, job, send)
             elif (known := self._jobs.get(message.job)) is not None:
                 self._fold_news(known, entry)
             touched[message.job] = None
@@ -137,14 +138,21 @@ class Coordinator:
             job.watch.cancel()
             self._jobs.pop(name, None)
 
-    async def _ring_at_deadline(self, job: Job, send: _News) -> None:
-        deadline = deadline_of(job.state)
-        if deadline is None or job.state.submitted is None:
+    def _set_alarm(self, name: str, job: Job, group: TaskGroup, send: _News) -> None:
+        """Wait for the next deadline, of the job or of a question that is open in it, instead of the one before."""
+        wakes = wakes_at(job.state)
+        if wakes == job.wakes or job.state.closed is not None:
             return
-        with job.watch:
-            while (seconds := (deadline - self._now()).total_seconds()) > 0:  # noqa: ASYNC110 -- for the clock
+        job.watch.cancel()
+        job.wakes, job.watch = wakes, anyio.CancelScope()
+        if wakes is not None:
+            group.start_soon(self._ring_at, name, wakes, job.watch, send)
+
+    async def _ring_at(self, name: str, when: datetime, watch: anyio.CancelScope, send: _News) -> None:
+        with watch:
+            while (seconds := (when - self._now()).total_seconds()) > 0:  # noqa: ASYNC110 -- for the clock
                 await anyio.sleep(min(seconds, _LONGEST_SLEEP))
-            await send.send(_Alarm(job.state.submitted.job))
+            await send.send(_Alarm(name))
 
     async def _advance_or_retry(self, name: str, group: TaskGroup, send: _News) -> None:
         job = self._jobs.get(name)
@@ -155,6 +163,7 @@ class Coordinator:
         except BROKER_AWAY as error:
             _log.warning("job %s waits for the broker: %s", name, error)
             group.start_soon(_ring, send, name, _RETRY)
+        self._set_alarm(name, job, group, send)
         self._forget_if_closed(name, job)
 
     def job(self, submitted: JobSubmitted, origin: str | None, state: JobState | None = None) -> Job:
