@@ -273,7 +273,7 @@ def _resume(state: JobState, task: TaskState) -> Assign:
         task.current.number,
         task.current.role.partition("@")[0],
         task.head,
-        resumes=task.head,
+        resumes=task.question.answered if task.question else 0,
         **_redo(task.attempts[:-1]),
     )
 

@@ -33,6 +33,8 @@ class Record:
     effect: EffectClass
     attempt: int
     """The attempt that meant to make it last."""
+    follows: int = 0
+    """What its newest intent answers: who reports on an earlier one knows no later entry of the chain."""
     status: EffectStatus = EffectStatus.INTENDED
     outcome: Json = None
     """What the tool returned; only where it is done or failed."""
@@ -59,7 +61,11 @@ def fold_records(messages: Iterable[Envelope], records: Mapping[str, Record] | N
         match message:
             case EffectIntended():
                 if not _is_done(known.get(message.key)):
-                    known[message.key] = Record(message.key, message.tool, message.effect, message.attempt)
+                    known[message.key] = Record(
+                        message.key, message.tool, message.effect, message.attempt, message.answers
+                    )
+            case EffectDone() if message.failed and _is_earlier(message, known):
+                pass  # the newest intent may be under way
             case EffectDone() if message.key in known and not _is_done(known[message.key]):
                 status = EffectStatus.FAILED if message.failed else EffectStatus.DONE
                 known[message.key] = replace(known[message.key], status=status, outcome=message.outcome)
@@ -83,6 +89,12 @@ def next_move(record: Record | None, effect: EffectClass, *, probe: bool) -> Mov
     if effect == "idempotent":
         return "run"
     return "probe" if probe else "ask"
+
+
+def _is_earlier(message: EffectDone, known: Mapping[str, Record]) -> bool:
+    """Whether ``message`` tells what came of an earlier intent than the newest one."""
+    record = known.get(message.key)
+    return record is not None and message.answers <= record.follows
 
 
 def _is_done(record: Record | None) -> bool:

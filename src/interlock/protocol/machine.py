@@ -3,7 +3,8 @@
 ``evolve(state, entry)`` is pure: it returns the next state and never changes the one it was given. It accepts an entry
 only where the entry continues its chain (``answers`` is the chain's head) and is a legal next step. Any other entry is
 counted in ``refused``; it still is the chain's head, since the broker compares with what stands in the log, and a task
-that it left without a next step waits for the manager, so that whatever was written, every job can be ended.
+that it left without a next step waits for the manager, so that whatever was written, every job can be ended. A task
+that waits for a person goes on waiting: the answer follows whatever stands there.
 
 A task goes ``assigned -> result -> verdict`` and from there either to the next ``assigned`` (redo) or to ``closed``.
 An attempt that has to wait for a person goes ``assigned -> asked -> answered -> assigned`` (the same attempt) first.
@@ -84,7 +85,7 @@ def _refuse(state: JobState, entry: Entry) -> JobState:
     task = state.tasks.get(name)
     if task is None:
         return replace(state, strays=state.strays.insert(name, entry.seq))
-    waiting = state.waiting if task.phase is Phase.CLOSED else state.waiting | {name}
+    waiting = state.waiting if task.phase in {Phase.CLOSED, Phase.ASKED} else state.waiting | {name}
     return replace(state, tasks=state.tasks.insert(name, replace(task, head=entry.seq)), waiting=waiting)
 
 
@@ -164,7 +165,7 @@ def _evolve_task(state: JobState, task: TaskState | None, entry: Entry) -> JobSt
             return _verdict(state, task, message, entry)
         case TaskClosed():
             return _closed(state, task, message, entry)
-        case EffectIntended() if task and _by_worker(task, message):
+        case EffectIntended() if task and _by_worker(task, message) and _of_this_task(state, message):
             return _intended(state, replace(task, head=entry.seq), message)
         case QuestionAsked() if task and _by_worker(task, message):
             return _asked(state, replace(task, head=entry.seq), message)
@@ -186,6 +187,12 @@ def _by_verifier(task: TaskState, message: TaskVerdict) -> bool:
     return attempt is not None and message.attempt == attempt.number and message.by == attempt.verifier
 
 
+def _of_this_task(state: JobState, message: EffectIntended | EffectDone | EffectInDoubt) -> bool:
+    """Whether the effect that ``message`` names is one of its task, or new."""
+    known = state.effects.get(message.key)
+    return known is None or known.task == message.task
+
+
 def _asked(state: JobState, task: TaskState, message: QuestionAsked) -> JobState:
     task = replace(task, phase=Phase.ASKED, question=Question(message))
     return replace(state, tasks=state.tasks.insert(task.id, task), asking=state.asking | {task.id})
@@ -196,7 +203,7 @@ def _answered(
 ) -> JobState:
     if message.question != question.asked.question:
         return _refuse(state, entry)
-    task = replace(task, phase=Phase.ANSWERED, question=replace(question, answer=message))
+    task = replace(task, phase=Phase.ANSWERED, question=replace(question, answer=message, answered=entry.seq))
     return replace(
         state,
         tasks=state.tasks.insert(task.id, task),
@@ -206,16 +213,23 @@ def _answered(
 
 
 def _intended(state: JobState, task: TaskState, message: EffectIntended) -> JobState:
-    effect = Effect(message.key, task.id, message.attempt, message.tool, message.effect)
-    return replace(state, tasks=state.tasks.insert(task.id, task), effects=state.effects.insert(message.key, effect))
+    state, known = replace(state, tasks=state.tasks.insert(task.id, task)), state.effects.get(message.key)
+    if known is not None and known.status is EffectStatus.DONE:
+        return state
+    effect = Effect(message.key, task.id, message.attempt, message.tool, message.effect, message.answers)
+    return replace(state, effects=state.effects.insert(message.key, effect))
 
 
 def _recorded(state: JobState, message: EffectDone | EffectInDoubt) -> JobState:
     """Note what became of a change outside. What is known to be done stays so, whatever comes later."""
     effect = state.effects.get(message.key)
-    if effect is None or effect.task != message.task or effect.status is EffectStatus.DONE:
+    if effect is None or effect.status is EffectStatus.DONE or not _of_this_task(state, message):
+        return state
+    if message.by not in {attempt.role for attempt in state.tasks[message.task].attempts}:
         return state
     match message:
+        case EffectDone() if message.failed and message.answers <= effect.follows:
+            return state  # it tells of an earlier intent; the newest one may be under way
         case EffectDone():
             status, reason = (EffectStatus.FAILED if message.failed else EffectStatus.DONE), ""
         case EffectInDoubt():
@@ -278,7 +292,8 @@ def _same_attempt(task: TaskState, message: TaskAssigned) -> bool:
     return (
         message.attempt == task.current.number
         and (message.role, message.verifier) == (task.current.role, task.current.verifier)
-        and message.resumes == task.head
+        and task.question is not None
+        and message.resumes == task.question.answered
         and (task.step, task.index) == _named(message)
     )
 

@@ -99,6 +99,8 @@ class Question:
 
     asked: QuestionAsked
     answer: QuestionAnswered | None = None
+    answered: int = 0
+    """Stream sequence of the answer; 0 without one."""
 
 
 class EffectStatus(Enum):
@@ -121,6 +123,8 @@ class Effect:
     attempt: int
     tool: str
     effect: EffectClass
+    follows: int
+    """What the newest intent answers: who reports on an earlier one knows no later entry of the chain."""
     status: EffectStatus = EffectStatus.INTENDED
     reason: str = ""
     """Why it is in doubt."""
