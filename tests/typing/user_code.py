@@ -10,7 +10,15 @@ from interlock.protocol.messages import Message, TaskResult, TaskVerdict, Verdic
 from interlock.protocol.team import Agent, Step, Team, output_schema
 
 version: str = __version__
-result = TaskResult(id="m-1", ns="default", job="j-1", at=datetime.now(UTC), role="checker@digest", status="done")
+result = TaskResult(
+    id="m-1",
+    ns="default",
+    job="j-1",
+    at=datetime.now(UTC),
+    by="reader@digest",
+    role="checker@digest",
+    status="done",
+)
 assert_type(encode(result), bytes)
 assert_type(decode(b"{}"), Message | StoredBody)
 assert_type(Usage(calls=1) + Usage(calls=2), Usage)

@@ -43,6 +43,7 @@ def result(of: TaskAssigned, answers: int, output: str = "done") -> TaskResult:
         attempt=of.attempt,
         answers=answers,
         at=datetime.now(UTC),
+        by=of.role,
         role=CHECKER,
         status="done",
         output=output,
@@ -51,7 +52,9 @@ def result(of: TaskAssigned, answers: int, output: str = "done") -> TaskResult:
 
 def effect_done(ns: str, job: str = "j1", task: str = "t") -> EffectDone:
     """Return a record that stands outside its task's chain."""
-    return EffectDone(id=uuid.uuid4().hex, ns=ns, job=job, task=task, at=datetime.now(UTC), key="k", outcome="sent")
+    return EffectDone(
+        id=uuid.uuid4().hex, ns=ns, job=job, task=task, at=datetime.now(UTC), by=READER, key="k", outcome="sent"
+    )
 
 
 def submitted(ns: str, job: str) -> JobSubmitted:

@@ -59,14 +59,16 @@ async def crew(
     def result(delivery: Delivery) -> TaskResult:
         assigned = delivery.message
         assert isinstance(assigned, TaskAssigned)
-        return TaskResult(**_envelope(delivery), role=assigned.verifier, status="done", output=work(assigned))
+        return TaskResult(
+            **_envelope(delivery), by=assigned.role, role=assigned.verifier, status="done", output=work(assigned)
+        )
 
     def verdict(delivery: Delivery) -> TaskVerdict:
         assert isinstance(delivery.message, TaskResult)
         found = judge(delivery.message)
         holds = {"pass": True, "fail": False, "uncertain": None}[found]
         why = CriterionVerdict(criterion="c", holds=holds, evidence=f"attempt {delivery.message.attempt}")
-        return TaskVerdict(**_envelope(delivery), verdict=found, criteria=(why,))
+        return TaskVerdict(**_envelope(delivery), by=delivery.message.role, verdict=found, criteria=(why,))
 
     async with anyio.create_task_group() as group:
         group.start_soon(serve, role_of("w", "t"), "assigned", result)

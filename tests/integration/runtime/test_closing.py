@@ -59,6 +59,7 @@ def _late(state: JobState) -> TaskResult:
         task=task.id,
         attempt=1,
         answers=task.head,
+        by="w@t",
         role="v@t",
         status="done",
         output="late",
