@@ -131,7 +131,9 @@ class Authority:
             if call.arguments[name] != fixed.arguments[name]:
                 raise _NotAsPinned(spec.name, name, fixed.arguments[name])
         normal = {name: Pin(value=fixed.arguments[name], tainted=pin.tainted) for name, pin in grant.pins.items()}
-        sources = context.sources_of(call.arguments, normal, spec)
+        # What the plan leaves open is looked for as it was given: nobody's text has a path or URL in its one form.
+        given = {name: value if name in pins else arguments.get(name, value) for name, value in call.arguments.items()}
+        sources = context.sources_of(given, normal, spec)
         return replace(call, sources={**sources, **call.sources}, tainted=context.tainted)
 
     def _by_class(self, spec: ToolSpec, asks: bool, judged: Judged) -> Judged:

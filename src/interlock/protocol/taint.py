@@ -78,7 +78,7 @@ class Provenance(Strict):
 
     def after(self, call: _Made, outcome: Json) -> "Provenance":
         """Return what is known once ``call`` has returned ``outcome``, or failed with that text."""
-        given = [name for name, value in call.arguments.items() if value not in (None, "", [], {})]
+        given = [name for name, value in call.arguments.items() if not _is_filled_in(call.spec, name, value)]
         reading = Reading(
             tool=call.spec.name,
             value=outcome,
@@ -202,6 +202,15 @@ class _Trace:
         return sum(any(stands_in(name, text) for text in (self._words, *self._delegated)) for name in names)
 
 
+def _is_filled_in(spec: ToolSpec, name: str, value: Json) -> bool:
+    """Return whether nobody chose the value of an argument: it is empty, or what the tool takes of itself."""
+    properties = spec.parameters.get("properties")
+    schema = properties.get(name) if isinstance(properties, dict) else None
+    return value in (None, "", [], {}) or (
+        isinstance(schema, dict) and "default" in schema and schema["default"] == value
+    )
+
+
 def _kept(readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
     """Return the newest of ``readings``, as many as may be kept."""
     room = MOST_READ
@@ -223,6 +232,8 @@ def _records(value: Json) -> Iterator[dict[str, Json]]:
             yield from ({key: one} for key, one in value.items())
         case dict():
             yield value
+        case _:
+            return
 
 
 def _leaves_of(value: Json) -> Iterator[str]:
