@@ -30,7 +30,6 @@ __all__ = [
     "RuleInvalid",
     "RuleSpec",
     "Source",
-    "has_rules",
     "judge_call",
     "parse_rule",
     "rule_matches",
@@ -87,7 +86,7 @@ PermissionRule = Annotated[
 
 
 class Permissions(Strict):
-    """The rules of one layer. A layer without any rule narrows nothing."""
+    """The rules of one layer. It denies what no rule of it matches, if it allows anything at all."""
 
     allow: tuple[PermissionRule, ...] = ()
     ask: tuple[PermissionRule, ...] = ()
@@ -212,16 +211,15 @@ _STRICTNESS: dict[Outcome, int] = {"allow": 0, "ask": 1, "deny": 2}
 
 
 def judge_call(layers: Sequence[Layer], call: Call) -> Decision:
-    """Return what the rules say of a call: the strictest of what the layers that have rules say. Never raises."""
-    decisions = [_judge_layer(layer, call) for layer in layers if has_rules(layer)]
+    """Return what the rules say of a call: the strictest of what the layers say. Never raises.
+
+    A layer that has an ``allow`` denies what none of its rules matches. One that only denies and asks says nothing of
+    the rest. Where no layer says anything, the call is denied.
+    """
+    decisions = [found for layer in layers if (found := _judge_layer(layer, call)) is not None]
     if not decisions:
-        return Decision("deny", "", "", "no layer has a rule, and what no rule allows is denied")
+        return Decision("deny", "", "", f"no rule allows {_what(call)}, and what no rule allows is denied")
     return max(decisions, key=lambda decision: _STRICTNESS[decision.outcome])
-
-
-def has_rules(layer: Layer) -> bool:
-    """Return whether a layer judges at all."""
-    return bool(layer.permissions.allow or layer.permissions.ask or layer.permissions.deny)
 
 
 def rule_matches(rule: RuleSpec, call: Call, layer: Layer, *, loose: bool) -> bool:
@@ -241,7 +239,7 @@ def rule_matches(rule: RuleSpec, call: Call, layer: Layer, *, loose: bool) -> bo
     return all(argument_fits(name, one.like, call, named, place, loose=loose) for name, one in rule.arguments.items())
 
 
-def _judge_layer(layer: Layer, call: Call) -> Decision:
+def _judge_layer(layer: Layer, call: Call) -> Decision | None:
     try:
         return _judge(layer, call)
     except RuleInvalid as error:
@@ -250,7 +248,7 @@ def _judge_layer(layer: Layer, call: Call) -> Decision:
         return Decision("deny", "", layer.name, "its arguments are nested too deeply to be judged")
 
 
-def _judge(layer: Layer, call: Call) -> Decision:
+def _judge(layer: Layer, call: Call) -> Decision | None:
     rules = layer.permissions
     for rule in rules.deny:
         if rule_matches(parse_rule(rule), call, layer, loose=True):
@@ -258,7 +256,7 @@ def _judge(layer: Layer, call: Call) -> Decision:
     asked = next((rule for rule in rules.ask if rule_matches(parse_rule(rule), call, layer, loose=True)), None)
     if asked is not None:
         return Decision("ask", rule_text(asked), layer.name, f"{layer.name} has a person asked for it")
-    return _allowed(layer, call)
+    return _allowed(layer, call) if rules.allow else None
 
 
 def _allowed(layer: Layer, call: Call) -> Decision:

@@ -24,7 +24,6 @@ from interlock.protocol.permissions import (
     PermissionRule,
     RuleInvalid,
     RuleSpec,
-    has_rules,
     parse_rule,
     rule_matches,
     rule_text,
@@ -107,11 +106,12 @@ def may_ever(layers: Sequence[Layer], spec: ToolSpec, pins: Mapping[str, Json]) 
 
     It looks at each layer alone: two layers whose patterns have nothing in common are not found.
     """
-    judging = [layer for layer in layers if has_rules(layer)]
-    return bool(judging) and all(_layer_may(layer, spec, pins) for layer in judging)
+    said = [_layer_may(layer, spec, pins) for layer in layers]
+    return False not in said and True in said
 
 
-def _layer_may(layer: Layer, spec: ToolSpec, pins: Mapping[str, Json]) -> bool:
+def _layer_may(layer: Layer, spec: ToolSpec, pins: Mapping[str, Json]) -> bool | None:
+    """Return whether a layer can admit a call; None where it has nothing to say."""
     rules = layer.permissions
     try:
         admitting = [parse_rule(rule) for rule in (*rules.allow, *rules.ask)]
@@ -121,7 +121,9 @@ def _layer_may(layer: Layer, spec: ToolSpec, pins: Mapping[str, Json]) -> bool:
     call = Call(spec, pins, {name: () for name in pins if spec.kinds.get(name) == "command"})
     if any(rule_matches(_on_pins(rule, call, hold_back=True), call, layer, loose=False) for rule in denying):
         return False
-    return any(rule_matches(_on_pins(rule, call, hold_back=False), call, layer, loose=True) for rule in admitting)
+    if any(rule_matches(_on_pins(rule, call, hold_back=False), call, layer, loose=True) for rule in admitting):
+        return True
+    return False if rules.allow else None
 
 
 def _on_pins(rule: RuleSpec, call: Call, *, hold_back: bool) -> RuleSpec:

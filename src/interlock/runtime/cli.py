@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"interlock {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _check(commands)
+    _permissions(commands)
     _run(commands)
     _jobs(commands)
     _show(commands)
@@ -64,6 +65,24 @@ def parser() -> argparse.ArgumentParser:
 def _check(commands: _Commands) -> None:
     check = commands.add_parser("check", help="find every mistake in team files")
     check.add_argument("team", metavar="TEAM.yaml", nargs="+", type=Path)
+
+
+def _permissions(commands: _Commands) -> None:
+    permissions = commands.add_parser(
+        "permissions",
+        help="list a team's rules, or say which of them decides a call",
+        epilog="exit status with --explain:\n  0 allowed   1 denied   2 bad usage or file   3 a person is asked",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    permissions.add_argument("team", metavar="TEAM.yaml", type=Path)
+    permissions.add_argument("--explain", metavar="CALL", help="""such as 'web.fetch("https://example.org/")'""")
+    permissions.add_argument("--agent", metavar="A", help="judge it for this agent")
+    permissions.add_argument("--step", metavar="S", help="judge it in this step")
+    permissions.add_argument("--tainted", action="store_true", help="judge it with text from outside in the context")
+    permissions.add_argument(
+        "--policy", metavar="POLICY.yaml", type=Path, help="with the operator's rules in this file"
+    )
+    _json(permissions)
 
 
 def _run(commands: _Commands) -> None:

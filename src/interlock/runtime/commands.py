@@ -114,6 +114,27 @@ def _check(options: argparse.Namespace) -> int:
     return status
 
 
+def _permissions(options: argparse.Namespace) -> int:
+    from interlock.runtime.permissions_command import (  # noqa: PLC0415 -- no other command needs it
+        CallUnreadable,
+        Question,
+        explain,
+        show_permissions,
+    )
+    from interlock.runtime.policyfile import PolicyFileInvalid  # noqa: PLC0415
+
+    try:
+        if options.explain is None:
+            return show_permissions(options.team, options.policy, as_json=options.json)
+        question = Question(options.explain, options.agent, options.step, options.tainted)
+        return explain(options.team, question, options.policy, as_json=options.json)
+    except PolicyFileInvalid as error:
+        print(error, file=sys.stderr)
+    except CallUnreadable as error:
+        print(f"interlock: {error}", file=sys.stderr)
+    return _USAGE
+
+
 def _run(options: argparse.Namespace) -> int:
     loaded = load_team(options.team)
     frozen = freeze(loaded, parse_inputs(options.input), Path.cwd())
@@ -311,6 +332,7 @@ def _print(options: argparse.Namespace, report: Report, in_words: Callable[[Repo
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "check": _check,
+    "permissions": _permissions,
     "run": _run,
     "jobs": _jobs,
     "show": _show,

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -11,9 +12,10 @@ from interlock.agents.templates import TemplateInvalid, find_references, is_expr
 from interlock.protocol.base import Json
 from interlock.protocol.criteria import AnyCriterion, JsonSchemaCheck, RegexCheck, SchemaCriterion, templates_of
 from interlock.protocol.plan import PlanCycle, PlanProblem, StepDefinedTwice, UnknownNeed, all_needs, check_graph, sinks
-from interlock.protocol.team import Handover, ModelSettings, Step, Team
+from interlock.protocol.team import Handover, ModelSettings, PinnedTool, Step, Team
 from interlock.runtime.input_types import default_problem
 from interlock.runtime.team_shape import Shape
+from interlock.runtime.team_tools import check_tools
 from interlock.runtime.team_variables import Use, Variables
 from interlock.runtime.team_words import did_you_mean, value_at
 from interlock.runtime.yaml_positions import Document, Location, Position
@@ -36,16 +38,20 @@ class Checked:
     """The inputs that templates name."""
 
 
-def check_team(team: Team, document: Document, shape: Shape) -> Checked:
-    """Return every mistake of meaning in a team that has the right shape, and what its templates imply."""
-    checks = _Checks(team, document, shape)
+def check_team(team: Team, document: Document, shape: Shape, base: Path) -> Checked:
+    """Return every mistake of meaning in a team that has the right shape, and what its templates imply.
+
+    :param base: the absolute folder of the team file
+    """
+    checks = _Checks(team, document, shape, base)
     checks.run()
     return checks.checked
 
 
 class _Checks:
-    def __init__(self, team: Team, document: Document, shape: Shape) -> None:
+    def __init__(self, team: Team, document: Document, shape: Shape, base: Path) -> None:
         self.checked = Checked()
+        self._base = base
         self._team = team
         self._document = document
         self._shape = shape
@@ -61,10 +67,12 @@ class _Checks:
         self._models()
         self._inputs()
         self._verifiers()
+        self._agent_pins()
         for index, step in enumerate(self._team.plan):
             self._step(("plan", index), step)
         named = self._result()
         self._graph(named)
+        self._tools()
         self.checked.inputs_used = frozenset(self._inputs_used)
 
     def _say(self, message: str, *location: str | int, line: int = 1) -> None:
@@ -144,6 +152,37 @@ class _Checks:
         if not any(self._shape.is_mended(*at, *inner) for inner in (("output",), ("verify", "criteria"))):
             self._say(message, *at)
 
+    # --- tools
+
+    def _tools(self) -> None:
+        for at, message in check_tools(self._team, self._base, self.checked.needs).problems:
+            if at[-2:-1] == ("pin",) and not self._shape.is_mended(*at):
+                self.checked.problems.append((self._document.at_key(at), message))
+            else:
+                self._say(message, *at)
+
+    def _pins(self, at: Location, step: Step) -> None:
+        """Check the templates of what a step pins, and of what its agent does."""
+        for index, use in enumerate(step.tools or ()):
+            pins = use.pin if isinstance(use, PinnedTool) else {}
+            for place, text in _strings(pins, (*at, "tools", index, "pin")):
+                self._template(text, Use(step), *place)
+
+    def _agent_pins(self) -> None:
+        for name, agent in self._team.agents.items():
+            for index, use in enumerate(agent.tools):
+                pins = use.pin if isinstance(use, PinnedTool) else {}
+                for place, text in _strings(pins, ("agents", name, "tools", index, "pin")):
+                    self._agent_pin(text, *place)
+
+    def _agent_pin(self, text: str, *at: str | int) -> None:
+        if self._shape.is_mended(*at):
+            return
+        known = len(self.checked.problems)
+        self._template(text, Use(None), *at)
+        if len(self.checked.problems) == known and "steps" in {one.path[0] for one in find_references(text)}:
+            self._say("what an agent pins holds in every step: pin what comes from 'steps' in the step's tools", *at)
+
     # --- criteria
 
     def _criterion(self, at: Location, step: Step, criterion: AnyCriterion) -> None:
@@ -193,6 +232,7 @@ class _Checks:
     def _templates(self, at: Location, step: Step) -> None:
         use = Use(step)
         self._template(step.do, use, *at, "do")
+        self._pins(at, step)
         if isinstance(step.for_each, str):
             self._template(step.for_each, Use(step, item=False), *at, "for_each")
             self._list_expression(step.for_each, *at, "for_each")

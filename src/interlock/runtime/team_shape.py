@@ -7,6 +7,7 @@ and nothing is said about it twice.
 
 import copy
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -30,18 +31,27 @@ from interlock.protocol.criteria import (
     SchemaCriterion,
     WordsCheck,
 )
+from interlock.protocol.permissions import ArgumentRule, Permissions, RuleSpec
+from interlock.protocol.principles import PrincipleSpec
 from interlock.protocol.team import (
     Agent,
     Budget,
+    CodeTools,
     Files,
+    FilesTools,
     Handover,
     Input,
     JsonLines,
     Limits,
+    McpServer,
     ModelSettings,
+    PinnedTool,
+    SecretSource,
     Step,
     Team,
+    ToolSources,
     Verify,
+    WebTools,
 )
 from interlock.runtime.team_words import ShapeError, value_at
 from interlock.runtime.yaml_positions import Document, Location, Position
@@ -205,6 +215,12 @@ def _unit(location: Location) -> Location:
             return location[:4]
         case ("plan", int(), _, *_) | ("agents" | "inputs", _, _) | ("agents", _, "model"):
             return location[:3]
+        case ("agents", _, "tools" | "permissions", *_) | ("tools", "mcp", _, *_):
+            return location[:3]
+        case ("permissions" | "tools" | "secrets", _, *_):
+            return location[:2]
+        case ("principles", *_):
+            return location[:1]
         case _:
             return location
 
@@ -249,10 +265,50 @@ def _model_at(location: Location, owner: Any) -> type[BaseModel]:
             return Budget
         case ("limits",):
             return Limits
-        case ("plan", int(), *rest):
+        case ("plan", int(), *rest) if "permissions" not in rest:
             return _step_model_at(rest, owner)
         case _:
+            return _safety_model_at(location)
+
+
+def _safety_model_at(location: Location) -> type[BaseModel]:
+    match location:
+        case ("tools", *rest):
+            return _tools_model_at(rest)
+        case ("secrets", _):
+            return SecretSource
+        case ("agents", _, "tools", _):
+            return PinnedTool
+        case ("permissions", *rest) | ("agents" | "plan", _, "permissions", *rest):
+            return _rules_model_at(rest)
+        case ("principles", _, *rest):
+            return _rules_model_at([None, None, *rest[1:]]) if rest else PrincipleSpec
+        case _:
             return Team
+
+
+def _tools_model_at(location: list[str | int]) -> type[BaseModel]:
+    match location:
+        case ["files"]:
+            return FilesTools
+        case ["web"]:
+            return WebTools
+        case ["code"]:
+            return CodeTools
+        case ["mcp", _]:
+            return McpServer
+        case _:
+            return ToolSources
+
+
+def _rules_model_at(location: Sequence[str | int | None]) -> type[BaseModel]:
+    match location:
+        case [_, _]:
+            return RuleSpec
+        case [_, _, "arguments", _]:
+            return ArgumentRule
+        case _:
+            return Permissions
 
 
 def _step_model_at(location: list[str | int], owner: Any) -> type[BaseModel]:
@@ -261,6 +317,8 @@ def _step_model_at(location: list[str | int], owner: Any) -> type[BaseModel]:
             return JsonLines if "jsonl" in owner else Files
         case ["on_failure"]:
             return Handover
+        case ["tools", _]:
+            return PinnedTool
         case ["verify"]:
             return Verify
         case ["verify", "criteria", _]:

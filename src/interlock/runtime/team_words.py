@@ -47,6 +47,8 @@ class ShapeError:
         if self.type == "literal_error":
             return what + self._no_choice()
         if self.type == "string_pattern_mismatch":
+            if "tools" in self.location or self.location[-1:] == ("tool",):
+                return f"{self._input!r} is no name of a tool: expected something like files.read"
             return f"{self._input!r} is no name: use a to z, 0 to 9, _ and -, a letter first, at most 63"
         if self.type == "value_error":
             return str(self._context["error"])
@@ -161,6 +163,10 @@ def _is_union(location: list[str | int]) -> bool:
         case ["plan", int(), "for_each" | "on_failure"] | ["plan", int(), "output", str()]:
             return True
         case ["plan", int(), "for_each", "files"]:
+            return True
+        case ["agents" | "plan", _, "tools", int()] | ["principles", int()] | ["principles", int(), _]:
+            return True
+        case ["permissions", _, int()] | ["agents" | "plan", _, "permissions", _, int()]:
             return True
         case _:
             return False

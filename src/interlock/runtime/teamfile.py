@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from interlock.protocol import criteria, team
+from interlock.protocol import criteria, permissions, principles, team
 from interlock.protocol.team import Team
 from interlock.runtime.team_checks import check_team
 from interlock.runtime.team_shape import read_shape
@@ -67,7 +67,7 @@ def parse_team(text: str, path: str | Path) -> LoadedTeam:
         raise _invalid(path, [(error.position, str(error))]) from error
     shape = read_shape(document)
     problems = document.problems + shape.problems
-    checked = None if shape.team is None else check_team(shape.team, document, shape)
+    checked = None if shape.team is None else check_team(shape.team, document, shape, Path(path).resolve().parent)
     if checked is not None:
         problems = problems + checked.problems
     if problems or shape.team is None or checked is None:
@@ -119,7 +119,7 @@ def _describe(model: dict[str, Any], notes: Mapping[str, str]) -> None:
 def _notes() -> dict[str, dict[str, str]]:
     """Return for each class of a team the docstrings of its fields, by their names in YAML."""
     classes: dict[str, ast.ClassDef] = {}
-    for module in (team, criteria):
+    for module in (team, criteria, permissions, principles):
         tree = ast.parse(inspect.getsource(module))
         classes |= {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     notes: dict[str, dict[str, str]] = {}

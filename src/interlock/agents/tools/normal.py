@@ -32,6 +32,7 @@ __all__ = [
     "PathUnclear",
     "UrlUnclear",
     "normal_path",
+    "normal_value",
     "normalise",
     "resolved",
 ]
@@ -86,21 +87,34 @@ def normalise(
     given = _with_defaults(spec, arguments)
     _check(spec, given)
     commands: dict[str, tuple[tuple[str, ...], ...]] = {}
-    normal: dict[str, Json] = {}
-    for name, value in given.items():
-        match spec.kinds.get(name, "text"):
-            case "path":
-                normal[name] = _each(value, partial(_path, spec, name, base))
-            case "url":
-                normal[name] = _each(value, partial(_url, spec, name))
-            case "command":
-                found: list[tuple[str, ...]] = []
-                normal[name] = _each(value, partial(_command, spec, name, found))
-                commands[name] = tuple(found)
-            case _:
-                normal[name] = value
+    normal = {name: _one_form(spec, name, value, base, commands) for name, value in given.items()}
     own: dict[str, Source] = dict.fromkeys((name for name in given if name not in arguments), "pinned")
     return Call(spec, normal, commands, {**own, **(sources or {})}, tainted)
+
+
+def normal_value(spec: ToolSpec, name: str, value: Json, base: Path) -> Json:
+    """Return the one form of a value of the argument ``name``.
+
+    :raises CallNotNormal: it has none
+    """
+    return _one_form(spec, name, value, base, {})
+
+
+def _one_form(
+    spec: ToolSpec, name: str, value: Json, base: Path, commands: dict[str, tuple[tuple[str, ...], ...]]
+) -> Json:
+    match spec.kinds.get(name, "text"):
+        case "path":
+            return _each(value, partial(_path, spec, name, base))
+        case "url":
+            return _each(value, partial(_url, spec, name))
+        case "command":
+            found: list[tuple[str, ...]] = []
+            line = _each(value, partial(_command, spec, name, found))
+            commands[name] = tuple(found)
+            return line
+        case _:
+            return value
 
 
 def _with_defaults(spec: ToolSpec, arguments: Mapping[str, Json]) -> dict[str, Json]:
