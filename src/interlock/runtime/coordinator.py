@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
@@ -22,12 +23,21 @@ from interlock.protocol.codec import kind_of
 from interlock.protocol.decide import Assign, Command, decide, wakes_at
 from interlock.protocol.errors import BodyTooLarge
 from interlock.protocol.machine import evolve, fold
-from interlock.protocol.messages import JOB_TASK, JobClosed, JobSubmitted, Message, TaskClosed
+from interlock.protocol.messages import (
+    JOB_TASK,
+    EffectDone,
+    EffectInDoubt,
+    JobClosed,
+    JobSubmitted,
+    Message,
+    TaskClosed,
+)
 from interlock.protocol.state import Entry, JobState, TaskState
 from interlock.protocol.subjects import job_subjects, log_subject, log_subjects
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import AnswerRefused, BusError
 from interlock.runtime.failures import BROKER_AWAY
+from interlock.runtime.policywatch import PolicyWatch
 from interlock.runtime.received import Batch
 
 __all__ = ["Coordinator", "Job"]
@@ -64,6 +74,8 @@ class Job:
     """When time alone gives something to decide, as far as that is waited for."""
     watch: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     """Around what waits for that time."""
+    policy_epoch: int = 0
+    """The policy that its plan was held against."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +99,7 @@ class Coordinator:
         self._now = now
         self._new_id = new_id
         self._jobs: dict[str, Job] = {}
+        self._policy = PolicyWatch(bus.orders)
 
     async def run(self, only: str | None = None, ready: Callable[[], None] = lambda: None) -> None:
         """Work on every job of the namespace, or on one, until cancelled; call ``ready`` once the log is followed.
@@ -96,6 +109,7 @@ class Coordinator:
         send, receive = anyio.create_memory_object_stream[Batch | _Alarm](8)
         with send, receive:
             async with anyio.create_task_group() as group:
+                group.start_soon(self._policy.run, partial(self._ring_all, send))
                 subjects = log_subjects(self._bus.ns) if only is None else job_subjects(self._bus.ns, only)
                 group.start_soon(self._read_log, subjects, send, ready)
                 caught_up = False
@@ -108,7 +122,12 @@ class Coordinator:
                     for name in touched:
                         await self._advance_or_retry(name, group, send)
 
+    async def _ring_all(self, send: _News) -> None:
+        for name in tuple(self._jobs):
+            await send.send(_Alarm(name))
+
     async def _read_log(self, subjects: str, send: _News, ready: Callable[[], None]) -> None:
+        await self._policy.known.wait()
         async with self._bus.follow([subjects]) as batches:
             ready()
             async for batch in batches:
@@ -129,7 +148,8 @@ class Coordinator:
 
     def _fold_news(self, job: Job, entry: Entry) -> None:
         """Fold an entry unless it was folded when it was appended here."""
-        if entry.seq > job.state.head_of(entry.message.task):
+        beside = isinstance(entry.message, EffectDone | EffectInDoubt)
+        if beside or entry.seq > job.state.head_of(entry.message.task):
             job.state = evolve(job.state, entry)
             self._forget_if_closed(entry.message.job, job)
 
@@ -159,12 +179,31 @@ class Coordinator:
         if job is None:
             return
         try:
+            await self._heed_policy(job)
             await self.advance(job)
         except BROKER_AWAY as error:
             _log.warning("job %s waits for the broker: %s", name, error)
             group.start_soon(_ring, send, name, _RETRY)
         self._set_alarm(name, job, group, send)
         self._forget_if_closed(name, job)
+
+    async def _heed_policy(self, job: Job) -> None:
+        """Hold the job's plan against a policy that is new to it, and reject the plan where it does not stand.
+
+        :raises BusError: the broker is away
+        """
+        if job.policy_epoch == self._policy.epoch:
+            return
+        job.planner.policy = self._policy.policy
+        objections = job.planner.objections() if job.state.version and job.state.rejected is None else ()
+        if objections:
+            message = job.planner.rejection(job.state, objections, Stamp(self._new_id(), self._now()))
+            try:
+                job.state = evolve(job.state, await self._append_message(job, None, message))
+            except AnswerRefused as refusal:
+                _log.info("the job has moved on, its plan is looked at again: %s", refusal)
+                return
+        job.policy_epoch = self._policy.epoch
 
     def job(self, submitted: JobSubmitted, origin: str | None, state: JobState | None = None) -> Job:
         """Return what is kept for a job; ``origin`` is that of its first entry."""
@@ -215,7 +254,7 @@ class Coordinator:
             message = job.planner.excuse(job.state, command, Stamp(self._new_id(), self._now()), str(error))
             return await self._append_message(job, command, message)
 
-    async def _append_message(self, job: Job, command: Command, message: Message) -> Entry:
+    async def _append_message(self, job: Job, command: Command | None, message: Message) -> Entry:
         parent = (
             job_traceparent(job.root, message.job)
             if message.task == JOB_TASK
