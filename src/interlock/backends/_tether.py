@@ -11,23 +11,39 @@ import os
 import sys
 from collections.abc import Sequence
 
+SUPERVISED = "INTERLOCK_SUPERVISED"
+"""The variable that marks what agents start, so that it is found when they are gone. Hand it on to every child."""
+
 PR_SET_PDEATHSIG = 1
 SIGKILL = 9
 
 
-def tethered(command: Sequence[str]) -> list[str]:
-    """Return the command line that runs ``command`` as a child that does not outlive this process."""
-    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
+def tethered(command: Sequence[str], problem: int | None = None) -> list[str]:
+    """Return the command line that runs ``command`` as a child that does not outlive this process.
+
+    To the file descriptor ``problem``, which the child must get, the errno is written where the command cannot be run;
+    it is closed, with nothing in it, where it runs.
+    """
+    parent = str(os.getpid()) if problem is None else f"{os.getpid()},{problem}"
+    return [sys.executable, "-I", "-S", __file__, parent, *command]
 
 
 def main() -> None:
     """Ask for the signal, check that the parent is still there, and become the command."""
-    parent, command = int(sys.argv[1]), sys.argv[2:]
+    (parent, _, problem), command = sys.argv[1].partition(","), sys.argv[2:]
     if sys.platform == "linux":
         _die_with_parent()
-    if os.getppid() != parent:
+    if os.getppid() != int(parent):
         sys.exit(f"the process {parent} that wanted {command[0]} is gone")
-    os.execvp(command[0], command)  # noqa: S606 -- no shell is wanted
+    if problem:
+        os.set_inheritable(int(problem), False)
+    try:
+        os.execvp(command[0], command)  # noqa: S606 -- no shell is wanted
+    except OSError as error:
+        if not problem:
+            raise
+        os.write(int(problem), str(error.errno).encode())
+        sys.exit(127)
 
 
 def _die_with_parent() -> None:

@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from interlock.backends._tether import SUPERVISED
+
 _PROC = Path("/proc")
 _PR_SET_CHILD_SUBREAPER = 36
-MARK = "INTERLOCK_SUPERVISED"
-"""The variable that stands in the environment of agent processes and of all that they start."""
-
 _STARTED = 19
 """Which field of /proc/PID/stat, counted after the command's name, says when the process began."""
 
@@ -29,13 +28,14 @@ class Family:
     def __init__(self, pid: int) -> None:
         self._known: dict[int, str] = {pid: _began(pid)}
 
-    def look(self) -> None:
-        """Remember the processes that are below those known."""
+    def look(self) -> "Family":
+        """Remember the processes that are below those known, and return itself."""
         waiting = list(self._known)
         while waiting:
             found = [child for child in _children(waiting.pop()) if child not in self._known]
             self._known.update((child, _began(child)) for child in found)
             waiting += found
+        return self
 
     def kill(self) -> int:
         """Kill all of them that still live and return how many that were.
@@ -68,7 +68,7 @@ def adopt_orphans() -> None:
 
 def mark(environment: Mapping[str, str], supervisor: str, name: str) -> dict[str, str]:
     """Return ``environment`` with the mark of the process ``name`` of a supervisor, and those of supervisors above."""
-    return {**environment, MARK: f"{environment.get(MARK, '')}{supervisor}/{name};"}
+    return {**environment, SUPERVISED: f"{environment.get(SUPERVISED, '')}{supervisor}/{name};"}
 
 
 def sweep(supervisor: str, name: str = "") -> int:
@@ -98,7 +98,7 @@ def _mark_of(pid: int) -> bytes:
         environment = (_PROC / str(pid) / "environ").read_bytes()
     except OSError:
         return b""
-    return b"\0".join(entry for entry in environment.split(b"\0") if entry.startswith(MARK.encode()))
+    return b"\0".join(entry for entry in environment.split(b"\0") if entry.startswith(SUPERVISED.encode()))
 
 
 def _children(pid: int) -> list[int]:

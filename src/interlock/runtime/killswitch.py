@@ -82,28 +82,42 @@ class Guardian:
         """How long agents may work on without its being known whether they were killed."""
         return self._guard
 
-    async def watch(self, looked: Callable[[float], None] = lambda _until: None) -> str:
-        """Look until the job must stop, and return why.
+    async def watch(self, looked: Callable[[float], None], over: Callable[[str], None]) -> None:
+        """Look until the job must stop, and call ``over`` with the reason, in the moment when that is known.
 
         ``looked`` is called after each look that heard something, with the end of the time for which it is good, by
         ``time.monotonic``.
         """
-        known = anyio.current_time()
+        limit = anyio.CancelScope(deadline=anyio.current_time() + self._guard)
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._expire, limit, over, group.cancel_scope)
+            await self._look_on(limit, looked, over)
+            group.cancel_scope.cancel()
+
+    async def _expire(self, limit: anyio.CancelScope, over: Callable[[str], None], looking: anyio.CancelScope) -> None:
+        """Say that it is over once there was no look for too long, whatever the looking waits for."""
+        with limit:
+            await anyio.sleep_forever()
+        over(f"stopped by itself: for {self._guard:g} s it could not be known whether it was killed")
+        looking.cancel()
+
+    async def _look_on(
+        self, limit: anyio.CancelScope, looked: Callable[[float], None], over: Callable[[str], None]
+    ) -> None:
         while True:
             try:
-                with anyio.fail_after(max(0.0, known + self._guard - anyio.current_time())) as limit:
-                    async with self._bus.orders.heard() as news:
-                        while True:
-                            asked, until = anyio.current_time(), time.monotonic() + self._guard
+                async with self._bus.orders.heard() as news:
+                    while True:
+                        asked, until = anyio.current_time(), time.monotonic() + self._guard
+                        try:
                             await self.check()
-                            known, limit.deadline = asked, asked + self._guard
-                            looked(until)
-                            with anyio.move_on_after(_LOOK):
-                                await news.receive()
-            except JobKilled as killed:
-                return describe_order(killed.order)
-            except TimeoutError:
-                return f"stopped by itself: for {self._guard:g} s it could not be known whether it was killed"
+                        except JobKilled as killed:
+                            over(describe_order(killed.order))
+                            return
+                        limit.deadline = asked + self._guard
+                        looked(until)
+                        with anyio.move_on_after(_LOOK):
+                            await news.receive()
             except _UNHEARD as error:
                 _log.info("the orders cannot be read: %s", error)
                 await anyio.sleep(_LOOK)

@@ -65,7 +65,7 @@ class _Patience:
 
 
 _USUAL = _Patience(word=0.5, end=0.3)
-_KILLED = _Patience(word=0.05, end=0.2)
+_KILLED = _Patience(word=0.03, end=0.2)
 """Who does not listen has his connections closed for him, by his death."""
 
 
@@ -105,11 +105,13 @@ class Supervisor:
         self._id = secrets.token_hex(8)
         self._environment = environment
         self._running: dict[str, Process] = {}
+        self._families: dict[int, Family] = {}
+        """Of those that were told to end, by pid."""
         self._held: frozenset[str] = frozenset()
         self._changed = anyio.Event()
         self._until = None if lease is None else time.monotonic() + lease
         self._renewed = anyio.Event()
-        self._patience = _USUAL
+        self._stopped = False
 
     @property
     def pids(self) -> dict[str, int]:
@@ -120,8 +122,7 @@ class Supervisor:
         """End the processes of these agents and start them no more, until another call leaves them out."""
         if agents != self._held:
             self._held = agents
-            changed, self._changed = self._changed, anyio.Event()
-            changed.set()
+            self._tell_change()
 
     def renew(self, until: float) -> None:
         """Let the processes live until ``until``, by ``time.monotonic``; without a lease they live as they like."""
@@ -130,9 +131,15 @@ class Supervisor:
             renewed, self._renewed = self._renewed, anyio.Event()
             renewed.set()
 
-    def hurry(self) -> None:
-        """From now on, kill who does not listen almost at once."""
-        self._patience = _KILLED
+    def stop(self) -> None:
+        """End all processes, at once, and start none any more; who does not listen is killed almost at once."""
+        self._stopped = True
+        running = [process for process in self._running.values() if process.returncode is None]
+        for process in running:  # before it is told: what it has below it is out of sight once it has ended
+            self._families[process.pid] = Family(process.pid).look()
+        for process in running:
+            _terminate(process)
+        self._tell_change()
 
     def sweep(self) -> None:
         """Kill whatever its processes left behind."""
@@ -144,17 +151,24 @@ class Supervisor:
         :raises AgentProcessFailed: it fails again and again
         """
         while True:
-            held = config.agent_name in self._held
+            held = self._is_held(config)
             changed = self._changed
             async with anyio.create_task_group() as group:
                 if not held:
                     group.start_soon(self._keep_running, config)
-                while (config.agent_name in self._held) is held:
+                while self._is_held(config) is held:
                     await changed.wait()
                     changed = self._changed
                 group.cancel_scope.cancel()
-            if not held:
+            if not (held or self._stopped):  # where all end there is one sweep for all
                 _tell_swept(sweep(self._id, config.name))
+
+    def _is_held(self, config: ProcessConfig) -> bool:
+        return self._stopped or config.agent_name in self._held
+
+    def _tell_change(self) -> None:
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
 
     async def _keep_running(self, config: ProcessConfig) -> None:
         """Run the process and run it again whenever it dies."""
@@ -180,7 +194,7 @@ class Supervisor:
             if ready := await _get_ready(process, config):
                 group.start_soon(_read_on, process.stdout)
                 await process.wait()
-            await _end(process, self._patience)
+            await self._end(process, _USUAL)
             _tell_swept(sweep(self._id, config.name))
             group.cancel_scope.deadline = anyio.current_time() + _DRAIN_SECONDS
         return _Life(ready, time.monotonic() - began, process.returncode, tuple(written))
@@ -197,9 +211,23 @@ class Supervisor:
                 yield process
             finally:
                 scope.shield = True
-                patience = _KILLED if config.agent_name in self._held else self._patience
-                await _end(process, patience)
+                await self._end(process, _KILLED if self._is_held(config) else _USUAL)
                 await process.aclose()
+
+    async def _end(self, process: Process, patience: _Patience) -> None:
+        """End the process and everything below it, whatever session it moved to."""
+        family = self._families.pop(process.pid, None) or Family(process.pid).look()
+        _terminate(process)
+        async with anyio.create_task_group() as group:
+            group.start_soon(_look_at, family)
+            with anyio.move_on_after(patience.word) as limit:
+                async with anyio.create_task_group() as waiting:
+                    waiting.start_soon(_extend, limit, process, patience)
+                    await process.wait()
+                    waiting.cancel_scope.cancel()
+            group.cancel_scope.cancel()
+        family.kill()
+        await process.wait()
 
     async def _tell(self, stdin: ByteSendStream | None, config: ProcessConfig) -> None:
         """Tell the process what it is, and how long it may live."""
@@ -276,27 +304,11 @@ def _relay_line(line: bytes, name: str, kept: deque[str]) -> None:
     _log.warning("%s: %s", name, text)
 
 
-async def _end(process: Process, patience: _Patience) -> None:
-    """End the process and everything below it, whatever session it moved to."""
-    family = Family(process.pid)
-    _terminate(process)
-    async with anyio.create_task_group() as group:
-        group.start_soon(_look_at, family)
-        with anyio.move_on_after(patience.word) as limit:
-            async with anyio.create_task_group() as waiting:
-                waiting.start_soon(_extend, limit, process, patience)
-                await process.wait()
-                waiting.cancel_scope.cancel()
-        group.cancel_scope.cancel()
-    family.kill()
-    await process.wait()
-
-
 async def _look_at(family: Family) -> None:
     """Look again and again: what a process starts while it ends is below it only as long as it lives."""
     while True:
-        family.look()
         await anyio.sleep(_LOOK)
+        family.look()
 
 
 async def _extend(limit: anyio.CancelScope, process: Process, patience: _Patience) -> None:

@@ -10,6 +10,7 @@ import anyio
 from anyio.abc import ByteSendStream, Process
 
 from interlock.agents.checks.finding import Finding, failed, held, quoted, undecided
+from interlock.backends._tether import SUPERVISED, tethered
 from interlock.protocol.base import Json, canonical_json
 from interlock.protocol.criteria import CommandCriterion
 
@@ -25,8 +26,9 @@ _DRAIN_SECONDS = 1.0
 async def check_command(criterion: CommandCriterion, output: Json) -> Finding:
     """Return whether the command exits 0 with ``output`` as JSON on its standard input.
 
-    It gets ``PATH`` and ``LANG`` and nothing else of the environment. It and all processes of its group are killed
-    when it ends, when its time is up and when this is cancelled. Undecided where it cannot start or does not end.
+    It gets ``PATH`` and ``LANG`` and nothing else of the environment that could tell it anything. It and all processes
+    of its group are killed when it ends, when its time is up and when this is cancelled; it dies with this process
+    (Linux). Undecided where it cannot start or does not end.
     """
     program = quoted(criterion.command[0])
     stdin = canonical_json(output).encode("utf-8", "replace")
@@ -54,8 +56,9 @@ class _Ended:
 async def _run(command: Sequence[str], stdin: bytes) -> _Ended:
     """Run the command to its end; whatever happens, nothing of its process group is left afterwards."""
     out, err = _Tail(), _Tail()
-    process = await anyio.open_process(command, env=_environment(), start_new_session=True)
+    process, problem = await _start(command)
     try:
+        await _raise(problem, command[0])
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_feed, process.stdin, stdin)
             tasks.start_soon(out.read, process.stdout)
@@ -64,14 +67,42 @@ async def _run(command: Sequence[str], stdin: bytes) -> _Ended:
             _kill_group(process)
             tasks.cancel_scope.deadline = anyio.current_time() + _DRAIN_SECONDS
     finally:
+        os.close(problem)
         _kill_group(process)
         with anyio.CancelScope(shield=True):
             await process.aclose()
     return _Ended(-signal.SIGKILL if process.returncode is None else process.returncode, _said(err.kept or out.kept))
 
 
+async def _start(command: Sequence[str]) -> tuple[Process, int]:
+    """Start the command so that it dies with this process; return also where it is read why it could not be run."""
+    problem, told = os.pipe()
+    try:
+        process = await anyio.open_process(
+            tethered(command, told), env=_environment(), start_new_session=True, pass_fds=(told,)
+        )
+    except BaseException:
+        os.close(problem)
+        raise
+    finally:
+        os.close(told)
+    return process, problem
+
+
+async def _raise(problem: int, program: str) -> None:
+    """Wait until a command runs.
+
+    :raises OSError: it cannot
+    """
+    await anyio.wait_readable(problem)
+    if number := os.read(problem, 16):
+        raise OSError(int(number), os.strerror(int(number)), program)
+
+
 def _environment() -> dict[str, str]:
-    return {"PATH": os.environ.get("PATH", os.defpath), "LANG": os.environ.get("LANG", "C.UTF-8")}
+    """Return what a command gets to know, and the mark by which it is found when this process is gone."""
+    kept = {"PATH": os.environ.get("PATH", os.defpath), "LANG": os.environ.get("LANG", "C.UTF-8")}
+    return kept | {name: os.environ[name] for name in (SUPERVISED,) if name in os.environ}
 
 
 def _kill_group(process: Process) -> None:

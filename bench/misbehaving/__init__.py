@@ -1,0 +1,1 @@
+"""What agent processes of ``bench.stop`` import to go wrong."""
