@@ -42,6 +42,7 @@ def messages_of(model: type[Envelope]) -> st.SearchStrategy[Envelope]:
 @cache
 def model_of(model: type[BaseModel]) -> st.SearchStrategy[Any]:
     """Return a strategy for instances of ``model``, validated as from outside."""
+    model.model_rebuild()  # pydantic resolves names of later classes when it first needs them
     required = {_key(name, field): _field(field) for name, field in model.model_fields.items() if field.is_required()}
     optional = {
         _key(name, field): _field(field) for name, field in model.model_fields.items() if not field.is_required()

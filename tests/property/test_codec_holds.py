@@ -176,6 +176,7 @@ def _result(output: Any) -> TaskResult:
             "attempt": 1,
             "answers": 1,
             "at": "2026-01-01T00:00:00Z",
+            "by": "w@t",
             "role": "v@t",
             "status": "done",
             "output": output,

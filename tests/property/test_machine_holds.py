@@ -337,9 +337,11 @@ class Network(RuleBasedStateMachine):
         if isinstance(asked, TaskAssigned):
             status = "gave_up" if outcome == "gave_up" else "done"
             output = f"{asked.task} {asked.attempt}" if outcome == "new" else "same"
-            return TaskResult.model_validate({**common, "role": "v@t", "status": status, "output": output})
+            return TaskResult.model_validate(
+                {**common, "by": asked.role, "role": "v@t", "status": status, "output": output}
+            )
         found = CriterionVerdict(criterion="c", holds={"pass": True, "fail": False}.get(outcome), evidence=self._name())
-        return TaskVerdict.model_validate({**common, "verdict": outcome, "criteria": (found,)})
+        return TaskVerdict.model_validate({**common, "by": "v@t", "verdict": outcome, "criteria": (found,)})
 
 
 LUCK = st.sampled_from(["fine", "fine", "fine", "lost", "ack lost", "late"])

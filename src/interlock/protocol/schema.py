@@ -46,11 +46,11 @@ PARTICIPANTS: Mapping[str, Participants] = {
     "task.result": Participants(("worker",), ("verifier", "manager")),
     "task.verdict": Participants(("verifier",), ("manager",)),
     "task.closed": Participants(("manager",), ("manager", "client")),
-    "question.asked": Participants(("manager", "worker", "verifier"), ("client",)),
-    "question.answered": Participants(("client", "manager"), ("manager", "worker", "verifier")),
-    "effect.intended": Participants(("worker", "verifier"), ("manager",)),
-    "effect.done": Participants(("worker", "verifier"), ("manager",)),
-    "effect.in_doubt": Participants(("worker", "verifier"), ("manager",)),
+    "question.asked": Participants(("worker",), ("client", "manager")),
+    "question.answered": Participants(("client", "manager"), ("manager", "worker")),
+    "effect.intended": Participants(("worker",), ("manager", "worker", "client")),
+    "effect.done": Participants(("worker",), ("manager", "worker", "client")),
+    "effect.in_doubt": Participants(("worker",), ("manager", "worker", "client")),
     "job.closed": Participants(("manager",), ("client",)),
 }
 """For each kind of message who sends it and who acts on it; every participant may read the whole log of a job."""
@@ -78,6 +78,7 @@ _PARAMETERS: Mapping[str, dict[str, Any]] = {
     "job": {"description": "The job's id."},
     "task": {"description": "The id of the task that the message is about."},
     "role": {"description": "Whose queue this is for, as ``agent@team``."},
+    "by": {"description": "Who sends it, as ``agent@team``: the broker lets nobody else."},
     "event": {"description": "What kind of progress this is."},
     "scope": {"description": "What the order is about: ``all``, ``team.T``, ``job.J`` or ``agent.T.A``."},
 }
@@ -174,7 +175,7 @@ def _channel(model: type[Envelope]) -> dict[str, Any]:
 def _address(model: type[Envelope]) -> str:
     """Return the subject of a message of which every part that varies is a placeholder."""
     task = JOB_TASK if kind_of(model).startswith(_JOB_KINDS) else "{task}"
-    placeholders: dict[str, Any] = {"ns": "{ns}", "job": "{job}", "task": task, "role": "{role}"}
+    placeholders: dict[str, Any] = {"ns": "{ns}", "job": "{job}", "task": task, "role": "{role}", "by": "{by}"}
     subject = log_subject(model.model_construct(**placeholders))
     return subject.replace(f".log.{partition_of('{job}')}.", ".log.{part}.")
 

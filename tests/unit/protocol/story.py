@@ -6,10 +6,22 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from interlock.protocol.base import Json, Usage
-from interlock.protocol.decide import AcceptPlan, Assign, CloseJob, CloseTask, Command, ExpandStep, decide
+from interlock.protocol.decide import (
+    AcceptPlan,
+    AnswerByDefault,
+    Assign,
+    CloseJob,
+    CloseTask,
+    Command,
+    ExpandStep,
+    decide,
+)
 from interlock.protocol.machine import evolve
 from interlock.protocol.messages import (
     CriterionVerdict,
+    EffectDone,
+    EffectInDoubt,
+    EffectIntended,
     Envelope,
     Grant,
     JobClosed,
@@ -17,6 +29,8 @@ from interlock.protocol.messages import (
     Message,
     PlanAccepted,
     PlanExpanded,
+    QuestionAnswered,
+    QuestionAsked,
     TaskAssigned,
     TaskClosed,
     TaskResult,
@@ -81,6 +95,16 @@ def message_of(team: Team, command: Command, items: Mapping[str, int], identity:
                 grant=Grant(seconds=1),
                 feedback=command.feedback,
                 earlier=command.earlier,
+                resumes=command.resumes,
+            )
+        case AnswerByDefault():
+            return QuestionAnswered(
+                **common,
+                task=command.task,
+                attempt=command.attempt,
+                question=command.question,
+                answer=command.answer,
+                by_default=True,
             )
         case CloseTask():
             return TaskClosed(
@@ -140,42 +164,65 @@ class Story:
 
     def result(self, task: str, output: Json = None, *, usage: Usage | None = None, **fields: Any) -> None:
         """Let the worker of the current attempt answer; by default each attempt with another output."""
-        current = self.state.tasks[task]
-        number = current.current.number
+        number = self.state.tasks[task].current.number
         message = TaskResult(
-            id=f"m{len(self.log)}",
-            ns="n",
-            job="j",
-            at=NOW,
-            task=task,
-            attempt=number,
-            answers=current.head,
-            role="v@t",
-            output=f"output {number}" if output is None else output,
-            usage=usage or Usage(),
-            **{"status": "done", **fields},
+            **{
+                **self._next_of(task),
+                "role": "v@t",
+                "output": f"output {number}" if output is None else output,
+                "usage": usage or Usage(),
+                "status": "done",
+                **fields,
+            }
         )
         self.tell(message, origin=f"span-{task}-{number}")
 
+    def ask(self, task: str, question: str = "q", **fields: Any) -> None:
+        """Let the worker of the current attempt ask a person."""
+        told = {"question": question, "text": "May it?", "options": ("yes", "no"), "default": "no"}
+        self.tell(QuestionAsked(**{**self._next_of(task), **told, **fields}))
+
+    def answer(self, task: str, answer: str = "yes", question: str = "q", **fields: Any) -> None:
+        """Let a person answer what the task waits with."""
+        common = self._next_of(task)
+        del common["by"]
+        self.tell(QuestionAnswered(**{**common, "question": question, "answer": answer, **fields}))
+
+    def intend(self, task: str, key: str = "k", **fields: Any) -> None:
+        """Let the worker of the current attempt announce an effect."""
+        effect = {"key": key, "tool": "web.post", "arguments_digest": "d", "effect": "once"}
+        self.tell(EffectIntended(**{**self._next_of(task), **effect, **fields}))
+
+    def record(self, task: str, status: str = "done", key: str = "k", **fields: Any) -> None:
+        """Let the worker of the current attempt tell what came of an effect: ``done``, ``failed`` or ``in_doubt``."""
+        common = {**self._next_of(task), "key": key, **fields}
+        if status == "in_doubt":
+            self.tell(EffectInDoubt(**{"reason": "lost", **common}))
+        else:
+            self.tell(EffectDone(**{"outcome": "sent", "failed": status == "failed", **common}))
+
     def verdict(self, task: str, verdict: Verdict, evidence: str | None = None) -> None:
         """Let the verifier judge the current attempt; by default each attempt meets another objection."""
-        current = self.state.tasks[task]
-        number = current.current.number
+        number = self.state.tasks[task].current.number
         holds = {"pass": True, "fail": False, "uncertain": None}[verdict]
         found = CriterionVerdict(criterion="words", holds=holds, evidence=evidence or f"evidence {number}")
         self.tell(
-            TaskVerdict(
-                id=f"m{len(self.log)}",
-                ns="n",
-                job="j",
-                at=NOW,
-                task=task,
-                attempt=number,
-                answers=current.head,
-                verdict=verdict,
-                criteria=(found,),
-            )
+            TaskVerdict.model_validate({**self._next_of(task), "by": "v@t", "verdict": verdict, "criteria": (found,)})
         )
+
+    def _next_of(self, task: str) -> dict[str, Any]:
+        """Return the envelope of the next message that the worker of a task's current attempt would send."""
+        current = self.state.tasks[task]
+        return {
+            "id": f"m{len(self.log)}",
+            "ns": "n",
+            "job": "j",
+            "at": NOW,
+            "task": task,
+            "attempt": current.current.number,
+            "answers": current.head,
+            "by": current.current.role,
+        }
 
     def attempt(self, task: str, verdict: Verdict = "pass", output: Json = None, evidence: str | None = None) -> None:
         """Let one attempt be made and judged, and the manager answer it."""

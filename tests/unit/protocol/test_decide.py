@@ -7,7 +7,7 @@ from tests.unit.protocol.story import NOW, Story, step
 
 from interlock.protocol.base import Usage
 from interlock.protocol.decide import Assign, CloseJob, CloseTask, deadline_of
-from interlock.protocol.messages import EffectIntended, Feedback, JobClosed, PlanAccepted, TaskResult, TaskVerdict
+from interlock.protocol.messages import Feedback, JobClosed, PlanAccepted, TaskResult, TaskVerdict
 from interlock.protocol.team import Budget, Handover
 
 
@@ -347,6 +347,7 @@ def test_a_refused_entry_leaves_a_chain_that_can_be_ended() -> None:
             task="s",
             attempt=7,
             answers=story.task("s").head,
+            by="w@t",
             role="v@t",
             status="done",
         )
@@ -362,7 +363,7 @@ def test_a_task_begins_after_whatever_stands_in_its_chain() -> None:
     """An entry about a task that never began is refused, and the first assignment answers it."""
     story = Story((step("s"),))
     story.carry_out(*story.decide())
-    story.tell(TaskVerdict(id="x", ns="n", job="j", at=NOW, task="s", attempt=1, answers=0, verdict="pass"))
+    story.tell(TaskVerdict(id="x", ns="n", job="j", at=NOW, task="s", attempt=1, answers=0, by="v@t", verdict="pass"))
     (command,) = story.decide()
     assert isinstance(command, Assign)
     assert command.answers == 3
@@ -376,11 +377,7 @@ def test_an_announced_effect_moves_the_chain_and_not_the_task() -> None:
     """A result answers the effect that its attempt announced."""
     story = Story((step("s"),)).go_on()
     head = story.task("s").head
-    story.tell(
-        EffectIntended(
-            id="e", ns="n", job="j", at=NOW, task="s", attempt=1, answers=head, key="k", tool="t", arguments_digest="d"
-        )
-    )
+    story.intend("s")
     assert story.task("s").head == head + 1
     story.attempt("s", "pass")
     assert closed(story).status == "succeeded"
