@@ -35,6 +35,7 @@ MOST_READ = 1_000_000
 
 _AND_MORE = "and more"
 _OWN_WORDS: frozenset[Source] = frozenset({"pinned", "instructed", "delegated"})
+_ONLY_FOUND: frozenset[Source] = frozenset({"found", "data", "link"})
 _TWO_NAMES = 2
 
 
@@ -70,6 +71,8 @@ class Provenance(Strict):
     """Where the text from outside comes from that the attempt has seen."""
     readings: tuple[Reading, ...] = ()
     """Oldest first."""
+    written: tuple[str, ...] = ()
+    """What the attempt itself wrote somewhere of what was only found: read again it is no better than before."""
 
     @property
     def tainted(self) -> bool:
@@ -85,9 +88,13 @@ class Provenance(Strict):
             own=not call.spec.network,
             selected=bool(given) and all(call.sources.get(name) in _OWN_WORDS for name in given),
         )
-        label = (f"tool {call.spec.name}",) if call.spec.outside else ()
+        written = (*self.written, *(_written(call) if call.spec.effect != "read" else ()))
         return self.model_copy(
-            update={"labels": joined(self.labels, label), "readings": _kept((*self.readings, reading))}
+            update={
+                "labels": joined(self.labels, (f"tool {call.spec.name}",) if call.spec.outside else ()),
+                "readings": _kept((*self.readings, reading), MOST_READ - sum(map(len, written))),
+                "written": tuple(dict.fromkeys(written)),
+            }
         )
 
     def sources_of(
@@ -136,6 +143,7 @@ class _Trace:
     def __init__(self, provenance: Provenance) -> None:
         own = [reading for reading in provenance.readings if reading.own]
         self._words = provenance.words
+        self._written = provenance.written
         self._delegated: list[str] = []
         self._named: set[str] = set()
         for reading in own:
@@ -163,6 +171,8 @@ class _Trace:
         forms = {str(value), f"{value:.2f}", f"{value:g}"}
         if any(stands_in(form, self._words) for form in forms):
             return "instructed"
+        if self._was_written(str(value)):
+            return "data"
         if any(stands_in(form, text) for form in forms for text in self._delegated):
             return "delegated"
         if str(value) in self._named:
@@ -172,17 +182,23 @@ class _Trace:
     def _of_text(self, value: str, *, destination: bool) -> Source:
         if stands_in(value, self._words):
             return "instructed"
-        if any(stands_in(value, text) for text in self._delegated):
+        own = not self._was_written(value)
+        if own and any(stands_in(value, text) for text in self._delegated):
             return "delegated"
         if not destination and has_foreign_link(value, self._words):
             return "link"
-        if value in self._named:
+        if own and value in self._named:
             return "named"
         if not destination and is_made_of(value, self._words):
             return "worded"
+        if not own:
+            return "data"
         if value in self._fields:
             return "field"
         return "found" if any(stands_in(value, text) for text in self._selected) else "data"
+
+    def _was_written(self, value: str) -> bool:
+        return any(value == text or stands_in(value, text) for text in self._written)
 
     def _take_named(self, reading: Reading) -> None:
         """Take in the one record of ``reading`` that people's words mean, if there is exactly one."""
@@ -211,9 +227,15 @@ def _is_filled_in(spec: ToolSpec, name: str, value: Json) -> bool:
     )
 
 
-def _kept(readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
-    """Return the newest of ``readings``, as many as may be kept."""
-    room = MOST_READ
+def _written(call: _Made) -> Iterator[str]:
+    """Yield what a call passed on of what was only found."""
+    for name, value in call.arguments.items():
+        if call.sources.get(name, "data") in _ONLY_FOUND:
+            yield from _texts(value)
+
+
+def _kept(readings: tuple[Reading, ...], room: int) -> tuple[Reading, ...]:
+    """Return the newest of ``readings``, as many as have together no more than ``room`` characters."""
     kept: list[Reading] = []
     for reading in reversed(readings):
         room -= len(canonical_json(reading.value))
