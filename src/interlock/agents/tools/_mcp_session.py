@@ -175,19 +175,16 @@ class McpSession:
             command=program, args=arguments, env=self._environment(), cwd=self._base, encoding_error_handler="replace"
         )
         reading, writing = os.pipe()
+        errors = os.fdopen(writing, "w")
         try:
             async with anyio.create_task_group() as group:
-                with os.fdopen(writing, "w") as errors:
-                    transport = stdio_client(parameters, errlog=errors)
-                    streams = await transport.__aenter__()
                 group.start_soon(self._listen, reading)
-                try:
+                async with stdio_client(parameters, errlog=errors) as streams:
+                    errors.close()  # the child has it
                     yield streams
-                finally:
-                    with anyio.CancelScope(shield=True):  # every wait in it is bounded
-                        await transport.__aexit__(None, None, None)
-                    group.cancel_scope.cancel()
+                group.cancel_scope.cancel()
         finally:
+            errors.close()
             os.close(reading)
 
     def _environment(self) -> dict[str, str]:

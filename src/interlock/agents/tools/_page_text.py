@@ -41,7 +41,7 @@ def page_text(body: bytes, kind: str, header: str, *, links: bool) -> str:
     text = body.decode(_charset(body, header), "replace")
     if "\0" in text[:_LOOKED_AT]:
         raise ToolFailed(f"what is there says that it is {kind}, but it is not text")
-    return _laid_out(text, links=links) if kind in _HTML else text
+    return _laid_out(text, links=links) if kind in _HTML else text.removeprefix("\ufeff")
 
 
 def _charset(body: bytes, header: str) -> str:

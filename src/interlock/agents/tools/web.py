@@ -7,7 +7,7 @@ name which means something else a moment later leads nowhere. No cookies, no pro
 import re
 import ssl
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -147,10 +147,11 @@ class Web:
             raise ToolFailed(f"what is there is packed in a way that was not asked for: {', '.join(sorted(codings))}")
         body = bytearray()
         try:
-            async for piece in response.aiter_bytes():  # unpacked in pieces of 1 MiB at most
-                body += piece
-                if len(body) > self._settings.bytes:
-                    return bytes(body[: self._settings.bytes]), True
+            async with aclosing(response.aiter_bytes()) as pieces:
+                async for piece in pieces:  # each is unpacked to 1 MiB at most
+                    body += piece
+                    if len(body) > self._settings.bytes:
+                        return bytes(body[: self._settings.bytes]), True
         except (httpx2.TransportError, httpx2.DecodingError) as error:
             raise ToolFailed(f"it broke off: {_said(error)}") from error
         return bytes(body), False
