@@ -134,7 +134,8 @@ def joined(*labels: Iterable[str]) -> tuple[str, ...]:
 
 def worst(sources: Iterable[Source]) -> Source:
     """Return the source that people had the least to do with; of none, ``instructed``: nothing carries nothing."""
-    return max(sources, key=SOURCES.index, default="instructed")
+    ranks = [SOURCES.index(source) for source in sources]
+    return SOURCES[max(ranks)] if ranks else "instructed"
 
 
 class _Trace:
