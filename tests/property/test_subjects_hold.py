@@ -73,6 +73,7 @@ def test_a_subject_is_read_back(message: Envelope) -> None:
     assert parts.part == partition_of(message.job) < PARTITIONS
     assert parts.kind == kind_of(type(message)).rpartition(".")[2]
     assert parts.role == role_in(message)
+    assert parts.by == getattr(message, "by", None)
     assert parts.chained is not isinstance(message, UNCHAINED)
     assert all(token and not set(token) & set(" \t\r\n*>") for token in subject.split("."))
 
@@ -111,7 +112,7 @@ def test_the_other_wildcards_match_what_they_are_for(
 @given(message=addressed(), ns=NAMESPACES, job=JOBS)
 def test_progress_is_no_part_of_the_log(message: Envelope, ns: str, job: str) -> None:
     """No wildcard over the log matches live progress, and live progress is no log subject."""
-    live = live_subject(ns, job, "token")
+    live = live_subject(ns, job, "reader@team", "token")
     assert not any(matches(pattern, live) for pattern in (log_subjects(ns), job_subjects(ns, job)))
     assert not matches(live, log_subject(message))
     with pytest.raises(SubjectInvalid):

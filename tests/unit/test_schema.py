@@ -147,7 +147,8 @@ def test_every_kind_has_a_channel_with_its_subject(document: dict[str, Any], mod
     assert isinstance(recorded, Envelope)
     subject = log_subject(recorded)
     parts = parse_log_subject(subject)
-    values = {"ns": parts.ns, "part": str(parts.part), "job": parts.job, "task": parts.task, "role": parts.role}
+    values = {"ns": parts.ns, "part": str(parts.part), "job": parts.job, "task": parts.task}
+    values |= {"role": parts.role or "", "by": parts.by or ""}
     assert channel["address"].format(**values) == subject
     assert set(channel["parameters"]) == {name for name in values if f"{{{name}}}" in channel["address"]}
     assert values["part"] in channel["parameters"]["part"]["enum"]

@@ -1,13 +1,24 @@
 """Where messages go: the NATS subjects of the log, of live progress and of control.
 
-``il.<ns>.log.<part>.<job>.<task>.<kind>[.<role>]``, where ``part`` shares jobs out between managers, ``task`` is
-``_`` for the job's own chain, ``kind`` is the last word of the message's kind and ``role`` says whose queue it is for.
+``il.<ns>.log.<part>.<job>.<task>.<kind>[.<role>][.<by>]``, where ``part`` shares jobs out between managers, ``task`` is
+``_`` for the job's own chain, ``kind`` is the last word of the message's kind, ``role`` says whose queue it is for and
+``by`` who sends it, which the broker holds senders to.
 """
 
 import zlib
 from dataclasses import dataclass
 
-from interlock.protocol.messages import JOB_TASK, EffectDone, EffectInDoubt, Envelope, TaskAssigned, TaskResult
+from interlock.protocol.messages import (
+    JOB_TASK,
+    EffectDone,
+    EffectInDoubt,
+    EffectIntended,
+    Envelope,
+    QuestionAsked,
+    TaskAssigned,
+    TaskResult,
+    TaskVerdict,
+)
 
 __all__ = [
     "PARTITIONS",
@@ -17,12 +28,14 @@ __all__ = [
     "chain_subjects",
     "job_subjects",
     "live_subject",
+    "live_subjects",
     "log_subject",
     "log_subjects",
     "parse_log_subject",
     "partition_of",
     "queue_subjects",
     "result_subjects",
+    "sent_by",
     "submitted_subject",
     "submitted_subjects",
     "task_effects",
@@ -31,6 +44,8 @@ __all__ = [
 PARTITIONS = 16
 """How many parts the jobs of a namespace are shared into. Fixed: it is written into every subject of the log."""
 
+_FOR_ROLE = frozenset({"assigned", "result"})
+_SIGNED = frozenset({"result", "verdict", "asked", "intended", "done", "in_doubt"})
 _RECORD_MARK = "!"
 """Ends the task token of what is recorded about a task outside its chain, so that a chain's wildcard leaves it out."""
 
@@ -40,7 +55,8 @@ class SubjectInvalid(ValueError):
 
     def __init__(self, subject: str) -> None:
         self.subject = subject
-        super().__init__(f"{subject!r} is no subject of the log: il.<ns>.log.<part>.<job>.<task>.<kind>[.<role>]")
+        form = "il.<ns>.log.<part>.<job>.<task>.<kind>[.<role>][.<by>]"
+        super().__init__(f"{subject!r} is no subject of the log: {form}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +70,9 @@ class LogSubject:
     kind: str
     """The last word of the message's kind."""
     role: str | None
+    """Whose queue it is for."""
+    by: str | None
+    """Who sent it; None: it is of a kind that no worker or verifier sends."""
     chained: bool
     """Whether the entry stands in its task's chain."""
 
@@ -68,8 +87,7 @@ def log_subject(message: Envelope) -> str:
     kind = type(message).model_fields["kind"].default.rpartition(".")[2]
     chained = not isinstance(message, EffectDone | EffectInDoubt)
     task = message.task if chained else message.task + _RECORD_MARK
-    subject = f"{_task_prefix(message.ns, message.job, task)}.{kind}"
-    return f"{subject}.{message.role}" if isinstance(message, TaskAssigned | TaskResult) else subject
+    return ".".join([_task_prefix(message.ns, message.job, task), kind, *_roles_of(message)])
 
 
 def chain_subjects(ns: str, job: str, task: str = JOB_TASK) -> str:
@@ -90,7 +108,12 @@ def log_subjects(ns: str, part: int | None = None) -> str:
 def queue_subjects(ns: str, kind: str, role: str, job: str | None = None) -> str:
     """Return the wildcard over a role's queue, of one job or of all; ``kind`` is ``assigned`` or ``result``."""
     jobs = "*.*" if job is None else f"{partition_of(job)}.{job}"
-    return f"il.{ns}.log.{jobs}.*.{kind}.{role}"
+    return f"il.{ns}.log.{jobs}.*.{kind}.{role}{'.*' if kind in _SIGNED else ''}"
+
+
+def sent_by(ns: str, kind: str, by: str) -> str:
+    """Return the wildcard over what one role sends; ``kind`` is the last word of the kind of messages."""
+    return f"il.{ns}.log.*.*.*.{kind}.{'*.' if kind in _FOR_ROLE else ''}{by}"
 
 
 def submitted_subject(ns: str, job: str) -> str:
@@ -118,9 +141,14 @@ def task_effects(ns: str, job: str, task: str) -> tuple[str, str]:
     return f"{_task_prefix(ns, job, task)}.intended.>", f"{_task_prefix(ns, job, task + _RECORD_MARK)}.>"
 
 
-def live_subject(ns: str, job: str, event: str) -> str:
-    """Return the subject of a progress event that nobody must keep."""
-    return f"il.{ns}.live.{job}.{event}"
+def live_subject(ns: str, job: str, by: str, event: str) -> str:
+    """Return the subject of a progress event that nobody must keep; ``by`` is the role that tells of it."""
+    return f"il.{ns}.live.{job}.{by}.{event}"
+
+
+def live_subjects(ns: str, job: str) -> str:
+    """Return the wildcard over the progress of ``job``."""
+    return f"il.{ns}.live.{job}.>"
 
 
 def parse_log_subject(subject: str) -> LogSubject:
@@ -129,15 +157,30 @@ def parse_log_subject(subject: str) -> LogSubject:
     :raises SubjectInvalid: it is no subject of the log
     """
     match subject.split("."):
-        case ["il", ns, "log", part, job, task, kind, *role] if (
-            len(role) <= 1 and part.isascii() and part.isdecimal() and all((ns, job, task, kind, *role))
+        case ["il", ns, "log", part, job, task, kind, *roles] if (
+            len(roles) == (kind in _FOR_ROLE) + (kind in _SIGNED)
+            and part.isascii()
+            and part.isdecimal()
+            and all((ns, job, task, kind, *roles))
         ):
+            role = roles[0] if kind in _FOR_ROLE else None
+            by = roles[-1] if kind in _SIGNED else None
             chained = not task.endswith(_RECORD_MARK)
-            return LogSubject(
-                ns, int(part), job, task.removesuffix(_RECORD_MARK), kind, role[0] if role else None, chained
-            )
+            return LogSubject(ns, int(part), job, task.removesuffix(_RECORD_MARK), kind, role, by, chained)
         case _:
             raise SubjectInvalid(subject)
+
+
+def _roles_of(message: Envelope) -> list[str]:
+    match message:
+        case TaskAssigned():
+            return [message.role]
+        case TaskResult():
+            return [message.role, message.by]
+        case TaskVerdict() | QuestionAsked() | EffectIntended() | EffectDone() | EffectInDoubt():
+            return [message.by]
+        case _:
+            return []
 
 
 def _task_prefix(ns: str, job: str, task: str) -> str:

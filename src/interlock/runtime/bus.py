@@ -14,12 +14,13 @@ from typing import Literal
 import anyio
 from nats.aio.msg import Msg
 
-from interlock.protocol.base import Json
+from interlock.protocol.base import Json, Role
 from interlock.protocol.codec import MAX_INLINE, encode
 from interlock.protocol.messages import Envelope, TaskAssigned, TaskResult
 from interlock.protocol.subjects import (
     assigned_subjects,
     live_subject,
+    live_subjects,
     log_subjects,
     parse_log_subject,
     queue_subjects,
@@ -61,6 +62,8 @@ class BusSettings:
 class Live:
     """A progress event that nobody keeps."""
 
+    by: Role
+    """Who tells of it."""
     event: str
     payload: Json
 
@@ -222,13 +225,15 @@ class Bus:
         latest = await self.last(assigned_subjects(result.ns, result.job, result.task))
         return latest if latest and latest.message.attempt == result.attempt else None
 
-    async def announce(self, job: str, event: str, payload: Json = None) -> None:
+    async def announce(self, job: str, by: Role, event: str, payload: Json = None) -> None:
         """Tell whoever listens right now about progress of a job; ``event`` is a subject's token or several.
+
+        ``by`` is the role that tells it. Where its credentials do not let it, that is logged.
 
         :raises BrokerUnreachable: there is no connection
         :raises PayloadTooLarge: ``payload`` is larger than the broker takes
         """
-        await self._wire.publish(live_subject(self.ns, job, event), json.dumps(payload).encode())
+        await self._wire.publish(live_subject(self.ns, job, by, event), json.dumps(payload).encode())
 
     @asynccontextmanager
     async def listen(self, job: str) -> AsyncIterator[AsyncIterator[Live]]:
@@ -239,14 +244,15 @@ class Bus:
         :raises SubscribeDenied: these credentials may not listen
         """
         send, receive = anyio.create_memory_object_stream[Live](_LIVE_AHEAD)
-        prefix = live_subject(self.ns, job, "")
+        prefix = live_subjects(self.ns, job).removesuffix(">")
 
         async def hear(message: Msg) -> None:
+            by, _, event = message.subject.removeprefix(prefix).partition(".")
             with suppress(anyio.WouldBlock, anyio.BrokenResourceError, anyio.ClosedResourceError, ValueError):
-                send.send_nowait(Live(message.subject.removeprefix(prefix), json.loads(message.data)))
+                send.send_nowait(Live(by, event, json.loads(message.data)))
 
         with send, receive:
-            subscription = await self._wire.subscribe(live_subject(self.ns, job, ">"), hear)
+            subscription = await self._wire.subscribe(live_subjects(self.ns, job), hear)
             try:
                 yield receive
             finally:
