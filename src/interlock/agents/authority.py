@@ -12,7 +12,7 @@ from typing import Literal
 
 from interlock.agents.grants import uses_of
 from interlock.agents.tools.normal import CallNotNormal, normalise, resolved
-from interlock.protocol.base import Json
+from interlock.protocol.base import Json, canonical_json
 from interlock.protocol.control import Policy
 from interlock.protocol.messages import JobSubmitted, TaskAssigned
 from interlock.protocol.permissions import Call, Layer, Permissions, judge_call
@@ -128,7 +128,7 @@ class Authority:
         call = normalise(spec, {**pins, **arguments}, self._base)
         fixed = normalise(spec, {**arguments, **pins}, self._base)
         for name in pins:
-            if call.arguments[name] != fixed.arguments[name]:
+            if canonical_json(call.arguments[name]) != canonical_json(fixed.arguments[name]):  # 1 is not true
                 raise _NotAsPinned(spec.name, name, fixed.arguments[name])
         normal = {name: Pin(value=fixed.arguments[name], tainted=pin.tainted) for name, pin in grant.pins.items()}
         # What the plan leaves open is looked for as it was given: nobody's text has a path or URL in its one form.

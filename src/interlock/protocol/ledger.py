@@ -33,11 +33,13 @@ class Record:
     effect: EffectClass
     attempt: int
     """The attempt that meant to make it last."""
-    follows: int = 0
-    """What its newest intent answers: who reports on an earlier one knows no later entry of the chain."""
+    follows: int
+    """What the newest intent answers; the later an effect was meant, the higher."""
     status: EffectStatus = EffectStatus.INTENDED
     outcome: Json = None
     """What the tool returned; only where it is done or failed."""
+    reason: str = ""
+    """Why it is in doubt, where somebody said so."""
 
 
 def digest_of(arguments: Mapping[str, Json]) -> str:
@@ -60,42 +62,54 @@ def fold_records(messages: Iterable[Envelope], records: Mapping[str, Record] | N
     for message in messages:
         match message:
             case EffectIntended():
-                if not _is_done(known.get(message.key)):
-                    known[message.key] = Record(
-                        message.key, message.tool, message.effect, message.attempt, message.answers
-                    )
-            case EffectDone() if message.failed and _is_earlier(message, known):
-                pass  # the newest intent may be under way
-            case EffectDone() if message.key in known and not _is_done(known[message.key]):
-                status = EffectStatus.FAILED if message.failed else EffectStatus.DONE
-                known[message.key] = replace(known[message.key], status=status, outcome=message.outcome)
-            case EffectInDoubt() if message.key in known and not _is_done(known[message.key]):
-                known[message.key] = replace(known[message.key], status=EffectStatus.IN_DOUBT)
+                known[message.key] = _intended(known.get(message.key), message)
+            case EffectDone() | EffectInDoubt() if message.key in known:
+                known[message.key] = _recorded(known[message.key], message)
             case _:
                 pass
     return known
 
 
-def next_move(record: Record | None, effect: EffectClass, *, probe: bool) -> Move:
-    """Return what to do with a call of a tool of class ``effect``, given what the log says of it.
+def next_move(records: Mapping[str, Record], key: str, effect: EffectClass, *, probe: bool) -> Move:
+    """Return what to do with a call of a tool of class ``effect``, given what the log says of the task's effects.
 
     ``probe`` is whether the tool can tell what became of a key. What may have been made is made again only where that
     changes nothing.
     """
+    record = records.get(key)
     if record is None or record.status is EffectStatus.FAILED:
         return "run"
     if record.status is EffectStatus.DONE:
-        return "reuse"
+        return "run" if effect == "idempotent" and _overtaken(record, records) else "reuse"
     if effect == "idempotent":
         return "run"
     return "probe" if probe else "ask"
 
 
-def _is_earlier(message: EffectDone, known: Mapping[str, Record]) -> bool:
-    """Whether ``message`` tells what came of an earlier intent than the newest one."""
-    record = known.get(message.key)
-    return record is not None and message.answers <= record.follows
+def _intended(record: Record | None, message: EffectIntended) -> Record:
+    """Return the record after an intent. What is known to be done stays so: it is only made once more."""
+    if record is not None and record.status is EffectStatus.DONE:
+        return replace(record, attempt=message.attempt, follows=message.answers)
+    return Record(message.key, message.tool, message.effect, message.attempt, message.answers)
 
 
-def _is_done(record: Record | None) -> bool:
-    return record is not None and record.status is EffectStatus.DONE
+def _recorded(record: Record, message: EffectDone | EffectInDoubt) -> Record:
+    if record.status is EffectStatus.DONE:
+        return record
+    if isinstance(message, EffectInDoubt):
+        return replace(record, status=EffectStatus.IN_DOUBT, reason=message.reason)
+    if message.failed and message.answers <= record.follows:
+        return record  # it tells of an earlier intent; the newest one may be under way
+    status = EffectStatus.FAILED if message.failed else EffectStatus.DONE
+    return replace(record, status=status, outcome=message.outcome)
+
+
+def _overtaken(record: Record, records: Mapping[str, Record]) -> bool:
+    """Return whether the same tool was used for something else since, which may have undone the effect.
+
+    A file that was written, written anew and is to be written as at first has to be written.
+    """
+    return any(
+        one.tool == record.tool and one.follows > record.follows and one.status is not EffectStatus.FAILED
+        for one in records.values()
+    )

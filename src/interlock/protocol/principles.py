@@ -103,6 +103,8 @@ class DoneCall:
     arguments: Mapping[str, Json]
     spec: ToolSpec | None = None
     """What the tool is; where it is not known, a principle takes the worse of what it could be."""
+    surely: bool = True
+    """Whether it is known to have taken place; what may have does not open what has to come after it."""
 
 
 @dataclass(frozen=True)
@@ -238,7 +240,7 @@ def _breaks(spec: PrincipleSpec, call: Call, done: Sequence[DoneCall]) -> bool:
         return False
     if not _matches(spec.never, call, loose=True) or not _goes_to(spec.to, call):
         return False
-    if spec.before is not None and any(_was(spec.before, one, loose=False) for one in done):
+    if spec.before is not None and any(one.surely and _was(spec.before, one, loose=False) for one in done):
         return False
     return spec.after is None or any(_was(spec.after, one, loose=True) for one in done)
 

@@ -88,6 +88,10 @@ class Delivery:
         """Say that it must not be delivered again to anybody."""
         await self._deliveries.answer(self._pulled, _TERM)
 
+    async def leave(self) -> None:
+        """Say nothing more of it: another holder has it by now, or will get it once this one was silent for long."""
+        await self._deliveries.leave(self._pulled)
+
     @asynccontextmanager
     async def keep_alive(self) -> AsyncIterator[None]:
         """Keep the message from going to another holder while the block runs and the event loop turns."""
@@ -159,6 +163,12 @@ class Deliveries:
         self._kept.pop(pulled.reply, None)
         await self._tell(pulled, body)
         await self._pull.ask()
+
+    async def leave(self, pulled: Pulled) -> None:
+        """Use the slot of a delivery for another one without an answer to it."""
+        if self._unanswered.pop(pulled.reply, None) is not None:
+            self._kept.pop(pulled.reply, None)
+            await self._pull.ask()
 
     async def hold(self, pulled: Pulled) -> None:
         """Begin to tell the broker that ``pulled`` is worked on."""

@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from pydantic import Field
 
 from interlock.agents.authority import Authority, Judged
-from interlock.agents.toolbox import AttemptLost, Observation, Suspended
+from interlock.agents.toolbox import Observation
 from interlock.agents.tools.calling import Tool
 from interlock.agents.tools.errors import ToolError, ToolRefused
 from interlock.agents.tools.tool import NOT_DONE, ToolContext
@@ -23,16 +23,17 @@ from interlock.backends.chat import ToolCall, ToolOffer
 from interlock.observability.tracing import ToolSpan, ToolUse, Tracing
 from interlock.protocol.base import Json, Strict, canonical_json
 from interlock.protocol.control import Control
-from interlock.protocol.ledger import Record, digest_of, effect_key, next_move
-from interlock.protocol.messages import ActionTaken, Approval, QuestionAnswered, QuestionAsked
+from interlock.protocol.ledger import Move, digest_of, effect_key
+from interlock.protocol.messages import ActionTaken
 from interlock.protocol.permissions import Call
 from interlock.protocol.principles import DoneCall
 from interlock.protocol.taint import Provenance
 from interlock.protocol.tools import ToolSpec
+from interlock.runtime.approvals import Answered, Approvals
 from interlock.runtime.chain import Chain
 from interlock.runtime.effects import EffectsLedger
 
-__all__ = ["Acted", "AllowUrl", "Answered", "Gateway", "Outside", "Pending", "done_calls"]
+__all__ = ["Acted", "AllowUrl", "Gateway", "Outside", "done_calls"]
 
 AllowUrl: TypeAlias = Callable[[str], Awaitable[None]]
 """To be asked about each address that a tool is led on to.
@@ -44,23 +45,8 @@ _CARRIED_OUT = ("done", "reused", "in_doubt")
 _SHOWN = 300
 """Characters of an outcome that an action keeps."""
 
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """What a person has to be asked before a call can be made; what a ``question.asked`` is made of."""
-
-    about: Literal["approval", "doubt"]
-    text: str
-    approval: Approval
-    key: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """The question that the attempt waited with, and what the person said."""
-
-    asked: QuestionAsked
-    answer: QuestionAnswered
+_REUSED = "Not done again, since this task did exactly this before. What it came to then: "
+_CANCELLED = "it was cancelled while it was under way"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +78,8 @@ class Acted(Strict):
     calls: int = 0
     used: dict[int, int] = Field(default_factory=dict)
     """How many calls went to each of the tool grants, by its index."""
+    declined: dict[str, str] = Field(default_factory=dict)
+    """The calls that a person refused: see ``Approvals``."""
 
 
 class Gateway:
@@ -113,7 +101,7 @@ class Gateway:
         self._ledger = EffectsLedger(chain)
         self._outside = outside
         self._tracing = tracing
-        self._answered = answered
+        self._approvals = Approvals(chain.by, outside.hide, answered, acted.declined)
         self._actions = list(acted.actions)
         self._done = done_calls(acted.actions, authority.catalogue)
         self._used = Counter(acted.used)
@@ -137,7 +125,13 @@ class Gateway:
     def acted(self) -> Acted:
         """What another process needs to go on with the attempt."""
         calls = self._calls - 1  # the call that waits is made again
-        return Acted(provenance=self.provenance, actions=self.actions, calls=calls, used=dict(self._used))
+        return Acted(
+            provenance=self.provenance,
+            actions=self.actions,
+            calls=calls,
+            used=dict(self._used),
+            declined=self._approvals.declined,
+        )
 
     async def call(self, call: ToolCall) -> Observation:
         """Do what the model asks for, or say why not.
@@ -184,14 +178,20 @@ class Gateway:
         if judged.outcome == "suggest":
             return self._note(call, "suggested", judged.reason, None, span)
         if call.spec.effect == "read":
-            self._check_approved(judged, call, control)
-            if self._said_no(call):
-                return self._refuse_by_person(call, span)
-            return await self._read(judged, call, span)
+            return self._refused_by_person(judged, call, control, span) or await self._read(judged, call, span)
         return await self._change(judged, call, control, span)
+
+    def _refused_by_person(self, judged: Judged, call: Call, control: Control, span: ToolSpan) -> Observation | None:
+        """Return what the model is told where a person does not want the call.
+
+        :raises Suspended: a person has to be asked
+        """
+        refusal = self._approvals.check(judged, call, control)
+        return None if refusal is None else self._refuse(call.spec.name, call.arguments, refusal, span)
 
     async def _read(self, judged: Judged, call: Call, span: ToolSpan) -> Observation:
         self._used[judged.grant] += 1
+        self._approvals.spend()
         try:
             outcome = await self._outside.tools[call.spec.name].call(call.arguments, self._context(call))
         except ToolError as problem:
@@ -200,26 +200,22 @@ class Gateway:
 
     async def _change(self, judged: Judged, call: Call, control: Control, span: ToolSpan) -> Observation | None:
         """Make an effect, unless it was made before; None where the policy changed before it was begun."""
-        assigned = self._chain.assignment
-        key = effect_key(assigned.job, assigned.task, call.spec.name, call.arguments)
-        record = await self._ledger.record_of(key)
-        move = next_move(record, call.spec.effect, probe=call.spec.probe)
+        key = self._key(call)
+        move = await self._ledger.move(call.spec, key)
         if move == "probe":
             move = await self._probed(call, key)
-            record = await self._ledger.record_of(key)
+        if move == "ask":
+            move = await self._settled_by_person(judged, call, control, key)
+        record = await self._ledger.record_of(key)
+        if move == "ask":
+            unknown = "nobody could say whether it took place, so it is not done again"
+            return self._failed(call, "in_doubt", unknown, key, span)
         if move == "reuse" and record is not None:
             return self._succeeded(call, "reused", record.outcome, key, span)
-        if move == "ask":
-            settled = await self._settled_by_person(judged, call, control, key)
-            if settled is not None:
-                return self._told(call, settled, key, span)
-        else:
-            self._check_approved(judged, call, control)
-            if self._said_no(call):
-                return self._refuse_by_person(call, span)
-        return await self._make(judged, call, control, key, span)
+        refused = self._refused_by_person(judged, call, control, span)
+        return refused or await self._make(judged, call, control, key, span)
 
-    async def _probed(self, call: Call, key: str) -> Literal["reuse", "run", "ask"]:
+    async def _probed(self, call: Call, key: str) -> Move:
         """Ask the tool what became of an effect; what it cannot tell goes to a person."""
         try:
             outcome = await self._outside.tools[call.spec.name].probe(call.arguments, self._context(call))
@@ -237,14 +233,14 @@ class Gateway:
         try:
             now = await self._outside.control()
             await self._chain.hold()
-        except AttemptLost:
+        except BaseException:
             await self._ledger.done(key, "not begun: the attempt was stopped", failed=True)
             raise
         if now.newest != control.newest:
             await self._ledger.done(key, "not begun: what is allowed changed meanwhile", failed=True)
             return None
         self._used[judged.grant] += 1
-        self._answered = None
+        self._approvals.spend()
         return await self._act(call, key, span)
 
     async def _act(self, call: Call, key: str, span: ToolSpan) -> Observation:
@@ -258,16 +254,20 @@ class Gateway:
             await self._ledger.in_doubt(key, reason)
             return self._failed(call, "in_doubt", f"it is not known whether it took place: {reason}", key, span)
         except BaseException:
-            await self._ledger.in_doubt(key, "it was cancelled while it was under way")
+            self._failed(call, "in_doubt", _CANCELLED, key, span)  # an attempt whose time is over still has a result
+            await self._ledger.in_doubt(key, _CANCELLED)
             raise
         hidden = self._outside.hide(outcome)
+        observation = self._succeeded(call, "done", hidden, key, span)
         await self._ledger.done(key, hidden)
-        return self._succeeded(call, "done", hidden, key, span)
+        return observation
+
+    def _key(self, call: Call) -> str:
+        assigned = self._chain.assignment
+        return effect_key(assigned.job, assigned.task, call.spec.name, call.arguments)
 
     def _context(self, call: Call) -> ToolContext:
-        assigned = self._chain.assignment
-        key = effect_key(assigned.job, assigned.task, call.spec.name, call.arguments)
-        return self._outside.context(key, partial(self._allow_url, call))
+        return self._outside.context(self._key(call), partial(self._allow_url, call))
 
     async def _allow_url(self, call: Call, url: str) -> None:
         """Judge an address that a call was led on to, such as by a redirect, as if the call had named it.
@@ -283,73 +283,23 @@ class Gateway:
         if judged.outcome != "go":
             raise ToolRefused(f"it was led on to {url}: {judged.reason}")
 
-    def _check_approved(self, judged: Judged, call: Call, control: Control) -> None:
-        """Return if the call may be made, or was answered with a no.
-
-        :raises Suspended: a person has to be asked, or asked again since the policy changed
-        """
-        if judged.outcome != "ask" or self._said_no(call):
-            return
-        answered = self._answer_for(call, "approval")
-        approval = answered.asked.approval if answered else None
-        if approval is not None and approval.policy == control.policy_epoch:
-            return
-        name = self._chain.by
-        text = f"May {name} call {call.spec.name} ({call.spec.effect})? It is asked because {judged.reason}."
-        raise Suspended(Pending("approval", text, self._approval(judged, call, control)))
-
-    async def _settled_by_person(self, judged: Judged, call: Call, control: Control, key: str) -> Record | str | None:
-        """Return the effect as a person knows it, or why it stays in doubt; None where it was not made and may be.
+    async def _settled_by_person(self, judged: Judged, call: Call, control: Control, key: str) -> Move:
+        """Return what to do with an effect in doubt, as a person knows it; ``ask``: he does not know either.
 
         :raises Suspended: the person has to be asked
         """
-        answered = self._answer_for(call, "doubt")
-        if answered is None:
-            await self._ledger.in_doubt(key, "whoever was to make it ended before it was recorded")
-            text = f"Did {call.spec.name} take place? Whoever was to make it ended before it was recorded."
-            raise Suspended(Pending("doubt", text, self._approval(judged, call, control), key))
-        match answered.answer.answer:
-            case "done":
-                await self._ledger.done(key, {"confirmed": "a person says that it took place"})
-                return await self._ledger.record_of(key)
-            case "not_done":
-                return None
-            case _:
-                return "nobody could say whether it took place, so it is not done again"
-
-    def _told(self, call: Call, settled: Record | str, key: str, span: ToolSpan) -> Observation:
-        if isinstance(settled, str):
-            return self._failed(call, "in_doubt", settled, key, span)
-        return self._succeeded(call, "reused", settled.outcome, key, span)
-
-    def _answer_for(self, call: Call, about: Literal["approval", "doubt"]) -> Answered | None:
-        """Return the answer that was given for exactly this call, if there is one."""
-        answered = self._answered
-        approval = answered.asked.approval if answered and answered.asked.about == about else None
-        if approval is None or (approval.tool, approval.digest) != (call.spec.name, digest_of(call.arguments)):
-            return None
-        return answered
-
-    def _said_no(self, call: Call) -> bool:
-        answered = self._answer_for(call, "approval")
-        return answered is not None and answered.answer.answer != "yes"
-
-    def _approval(self, judged: Judged, call: Call, control: Control) -> Approval:
-        return Approval(
-            tool=call.spec.name,
-            arguments=self._outside.hide(dict(call.arguments)),
-            digest=digest_of(call.arguments),
-            effect=call.spec.effect,
-            rule=judged.rule,
-            policy=control.policy_epoch,
-        )
-
-    def _refuse_by_person(self, call: Call, span: ToolSpan) -> Observation:
-        note = self._answered.answer.note if self._answered else ""
-        self._answered = None
-        return self._refuse(call.spec.name, call.arguments, f"a person said no{f': {note}' if note else ''}", span)
+        record = await self._ledger.record_of(key)
+        answer = self._approvals.doubt(judged, call, control, key, record.reason if record else "")
+        if answer == "done":
+            await self._ledger.done(key, {"confirmed": "a person says that it took place"})
+            return "reuse"
+        if answer == "not_done":
+            await self._ledger.done(key, "a person says that it did not take place", failed=True)
+            return "run"
+        return "ask"
 
     def _refuse(self, name: str, arguments: Mapping[str, Json], reason: str, span: ToolSpan) -> Observation:
+        reason = self._hidden(reason)
         span.answered(reason, error_type="denied")
         self._actions.append(
             ActionTaken(tool=name, arguments=self._outside.hide(dict(arguments)), outcome=f"refused: {reason}")
@@ -362,6 +312,8 @@ class Gateway:
         self.provenance = self.provenance.after(call, reason)
         span.answered(reason, error_type=how)
         self._actions.append(self._action(call, f"{how}: {reason[:_SHOWN]}", key))
+        if how == "in_doubt":
+            self._done.append(_done_call(call, surely=False))
         return Observation(f"{how}: {reason}", failed=True)
 
     def _note(self, call: Call, how: str, reason: str, key: str | None, span: ToolSpan) -> Observation:
@@ -375,8 +327,8 @@ class Gateway:
         text = hidden if isinstance(hidden, str) else json.dumps(hidden, ensure_ascii=False)
         span.answered(text)
         self._actions.append(self._action(call, f"{how}: {text[:_SHOWN]}", key))
-        self._done.append(DoneCall(call.spec.name, call.spec.effect, call.arguments, call.spec))
-        return Observation(text)
+        self._done.append(_done_call(call, surely=True))
+        return Observation(f"{_REUSED}{text}" if how == "reused" else text)
 
     def _action(self, call: Call, outcome: str, key: str | None) -> ActionTaken:
         return ActionTaken(
@@ -387,10 +339,20 @@ class Gateway:
         return str(self._outside.hide(text))
 
 
+def _done_call(call: Call, *, surely: bool) -> DoneCall:
+    return DoneCall(call.spec.name, call.spec.effect, call.arguments, call.spec, surely)
+
+
 def done_calls(actions: Sequence[ActionTaken], catalogue: Mapping[str, ToolSpec]) -> list[DoneCall]:
     """Return those of ``actions`` that were carried out, as principles of order look at them."""
     return [
-        DoneCall(spec.name, spec.effect, action.arguments if isinstance(action.arguments, dict) else {}, spec)
+        DoneCall(
+            spec.name,
+            spec.effect,
+            action.arguments if isinstance(action.arguments, dict) else {},
+            spec,
+            surely=not action.outcome.startswith("in_doubt"),
+        )
         for action in actions
         if (spec := catalogue.get(action.tool)) is not None and action.outcome.startswith(_CARRIED_OUT)
     ]

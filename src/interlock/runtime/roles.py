@@ -109,18 +109,18 @@ class Serving:
         which process after process died is not tried again.
         """
         if delivery.deliveries > MAX_DELIVERIES:
-            await self._append(excuse(f"{MAX_DELIVERIES} processes died over it"), span)
+            await self._append(delivery, excuse(f"{MAX_DELIVERIES} processes ended over it"), span)
             return
         try:
             answer = await think()
             if answer is not None:
-                await self._append(answer, span)
+                await self._append(delivery, answer, span)
         except BusError:
             raise
         except Exception as error:  # noqa: BLE001 -- it becomes the answer
             _log.warning("%s failed over %s: %s", self.agent_name, delivery.message.task, error)
             _log.debug("where it failed", exc_info=error)
-            await self._append(excuse(f"{type(error).__name__}: {str(error)[:_TOLD]}"), span)
+            await self._append(delivery, excuse(f"{type(error).__name__}: {str(error)[:_TOLD]}"), span)
 
     def span(self, delivery: Delivery, message: TaskAssigned | TaskResult, step: str) -> AgentSpan:
         """Open the span of this agent working on ``message``."""
@@ -143,8 +143,12 @@ class Serving:
             tracestate=headers.get(HEADER_TRACESTATE, ""),
         )
 
-    async def _append(self, message: Envelope, span: AgentSpan) -> None:
-        """Append ``message``, however long the broker is away; drop it where the task has moved on."""
+    async def _append(self, delivery: Delivery, message: Envelope, span: AgentSpan) -> None:
+        """Append ``message``, however long the broker is away; drop it where the task has moved on.
+
+        Then who moved it may still be at work on the same delivery: an acknowledgement would take it from him, and
+        should he die nobody would get it any more.
+        """
         with self.tracing.publish(kind_of(type(message)), log_subject(message), message_id=message.id) as headers:
             if span.traceparent is not None:
                 headers[HEADER_ORIGIN] = span.traceparent
@@ -152,6 +156,7 @@ class Serving:
                 await patiently(partial(self.bus.append, message, headers=headers))
             except AnswerRefused as refusal:
                 _log.info("the answer came too late: %s", refusal)
+                await delivery.leave()
 
     async def _work_and_acknowledge(self, delivery: Delivery, work: _Work) -> None:
         async with delivery.keep_alive():

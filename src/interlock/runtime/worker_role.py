@@ -18,12 +18,13 @@ from interlock.protocol.messages import (
     TaskAssigned,
     TaskResult,
 )
-from interlock.protocol.taint import begun
+from interlock.protocol.taint import begun, joined
+from interlock.runtime.approvals import Answered, Pending
 from interlock.runtime.bus import Bus
 from interlock.runtime.chain import Chain, patiently, take_over
 from interlock.runtime.config import ProcessConfig
 from interlock.runtime.deliveries import Delivery
-from interlock.runtime.gateway import Acted, Answered, Gateway, Pending
+from interlock.runtime.gateway import Acted, Gateway
 from interlock.runtime.roles import RoleIncomplete, Serving
 from interlock.runtime.workshop import Workshop, open_workshop
 
@@ -71,16 +72,20 @@ class _Worker:
         if not isinstance(assignment, TaskAssigned):
             return
         chain: Chain | None = Chain(self.serving.bus, assignment, delivery.seq)
-        if delivery.deliveries > 1:
+        if delivery.deliveries > 1 or assignment.grant.tools:  # a new consumer does not know what was delivered before
             chain = await patiently(partial(take_over, self.serving.bus, assignment, delivery.seq))
         if chain is None:
             return
         with self.serving.span(delivery, assignment, assignment.step) as span:
-            think, excuse = partial(self._answer, chain, span), partial(_no_result, chain, span)
+            think, excuse = partial(self._answer, delivery, chain, span), partial(_no_result, chain, span)
             await self.serving.respond(delivery, span, think, excuse)
 
-    async def _answer(self, chain: Chain, span: AgentSpan) -> TaskResult | QuestionAsked | None:
-        """Return the result of an attempt, or what it has to ask first; None where it was taken away."""
+    async def _answer(self, delivery: Delivery, chain: Chain, span: AgentSpan) -> TaskResult | QuestionAsked | None:
+        """Return the result of an attempt, or what it has to ask first; None where it was taken away.
+
+        Then its message is not acknowledged: whoever has it now may still need it, and what an order stopped goes on
+        when the order is lifted.
+        """
         try:
             if self.workshop is None or not chain.assignment.grant.tools:
                 return await self._result(chain, span, None, None)
@@ -90,6 +95,7 @@ class _Worker:
             return await self._result(chain, span, gateway, talk)
         except AttemptLost as lost:
             span.result("lost", lost.reason)
+            await delivery.leave()
             return None
 
     async def _gateway(self, workshop: Workshop, chain: Chain, resumed: Answered | None) -> Gateway:
@@ -177,13 +183,15 @@ async def _resumed(chain: Chain) -> Answered | None:
 
 
 def _no_result(chain: Chain, span: AgentSpan, reason: str) -> TaskResult:
+    """Return what is said where an attempt has no result; whatever its tools returned may stand in the reason."""
+    tools = (f"tool {grant.tool}" for grant in chain.assignment.grant.tools)
     result = TaskResult(
         **chain.envelope(),
         by=chain.by,
         role=chain.assignment.verifier,
         status="gave_up",
         reason=f"the worker failed: {reason}",
-        taint=chain.assignment.taint,
+        taint=joined(chain.assignment.taint, tools),
     )
     span.result(result.status, result.reason, result.usage)
     return result
