@@ -7,11 +7,13 @@ signal, and for one that was stopped (SIGSTOP) and would otherwise go on where i
 import ctypes
 import logging
 import os
+import select
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 _log = logging.getLogger(__name__)
 
@@ -55,14 +57,15 @@ class Lease:
             raise OSError(ctypes.get_errno(), "timer_settime failed")
 
 
-def renew_as_told(told: Iterator[bytes]) -> None:
+def renew_as_told(told: Iterator[Sequence[bytes]]) -> None:
     """Renew this process's lease, in a thread of its own, as ``told`` in lines such as ``lease_line`` makes."""
 
     def obey() -> None:
         lease = None
-        for line in told:
-            lease = lease or Lease()
-            lease.renew(float(line))
+        for lines in told:
+            if lines:  # only the newest counts: those before it may be over, and waited while this process started
+                lease = lease or Lease()
+                lease.renew(float(lines[-1]))
 
     threading.Thread(target=obey, name="lease", daemon=True).start()
 
@@ -72,14 +75,26 @@ def lease_line(until: float) -> bytes:
     return b"%.6f\n" % until
 
 
-def lines_of(descriptor: int) -> Iterator[bytes]:
-    """Yield the lines that come from a file descriptor, the last one also without an end.
+def first_line(descriptor: int) -> tuple[bytes, Iterator[Sequence[bytes]]]:
+    """Return the first line that comes from a file descriptor, and an iterator over the others.
 
-    Nothing is buffered in an object that the interpreter would want to close while a thread waits in it.
+    The iterator yields all lines that are there, however many, and waits for more.
     """
+    told = _lines(descriptor)
+    for lines in told:
+        if lines:
+            return lines[0], chain([lines[1:]], told)
+    return b"", told
+
+
+def _lines(descriptor: int) -> Iterator[list[bytes]]:
+    """Yield the complete lines that are there. Nothing is left in a buffer that the interpreter would want to close."""
     rest = b""
     while chunk := os.read(descriptor, _READ):
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
+        rest += chunk
+        while select.select([descriptor], [], [], 0)[0] and (chunk := os.read(descriptor, _READ)):
+            rest += chunk
+        *lines, rest = rest.split(b"\n")
+        yield lines
     if rest:
-        yield rest
+        yield [rest]

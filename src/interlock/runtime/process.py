@@ -19,7 +19,7 @@ import anyio
 from interlock.observability.logging import configure_logging
 from interlock.observability.tracing import Tracing
 from interlock.runtime._family import adopt_orphans
-from interlock.runtime._lease import lines_of, renew_as_told
+from interlock.runtime._lease import first_line, renew_as_told
 from interlock.runtime.bus import Bus
 from interlock.runtime.config import LAST_WORD, ProcessConfig
 from interlock.runtime.failures import first_error
@@ -44,8 +44,8 @@ def main() -> int:
     try:
         os.nice(_NICE)
         adopt_orphans()  # so that the supervisor finds all that this process ever started below it
-        told = lines_of(sys.stdin.fileno())
-        config = ProcessConfig.model_validate_json(next(told, b""))
+        line, told = first_line(sys.stdin.fileno())
+        config = ProcessConfig.model_validate_json(line)
         renew_as_told(told)
         configure_logging(config.name)
         tracing = Tracing.from_environment(f"interlock-{config.kind}", {"service.instance.id": config.name})
