@@ -78,7 +78,6 @@ _PARAMETERS: Mapping[str, dict[str, Any]] = {
     "job": {"description": "The job's id."},
     "task": {"description": "The id of the task that the message is about."},
     "role": {"description": "Whose queue this is for, as ``agent@team``."},
-    "by": {"description": "Who sends it, as ``agent@team``; the broker lets nobody else."},
     "by": {"description": "Who sends it, as ``agent@team``: the broker lets nobody else."},
     "event": {"description": "What kind of progress this is."},
     "scope": {"description": "What the order is about: ``all``, ``team.T``, ``job.J`` or ``agent.T.A``."},
