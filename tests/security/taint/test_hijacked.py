@@ -189,3 +189,14 @@ def test_taint_outlasts_the_process() -> None:
     attempt.known = Provenance.model_validate_json(attempt.known.model_dump_json())
     assert attempt.known.tainted
     assert not attempt.may(SEND, to=THIEF, body=READ)
+
+
+def test_a_rule_on_destinations_is_about_each_of_them() -> None:
+    """One forbidden recipient is enough to deny; to allow, every recipient must fit."""
+    inside = RuleSpec(tool="mail.send", arguments={"@destinations": ArgumentRule(like=("*@corp.example",))})
+    outside = RuleSpec(tool="mail.send", arguments={"@destinations": ArgumentRule(like=("*@evil.example",))})
+    mixed = Call(SEND, {"to": "bob@corp.example", "cc": ["al@corp.example", THIEF], "body": READ})
+    kind = Call(SEND, {"to": "bob@corp.example", "body": READ})
+    for rules in (Permissions(allow=(inside,)), Permissions(allow=("**",), deny=(outside,))):
+        assert judge_call([Layer("rules", rules)], mixed).outcome == "deny"
+        assert judge_call([Layer("rules", rules)], kind).outcome == "allow"
