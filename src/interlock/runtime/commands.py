@@ -138,6 +138,7 @@ def _permissions(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     loaded = load_team(options.team)
     frozen = freeze(loaded, parse_inputs(options.input), Path.cwd())
+    toolkit = _toolkit(loaded)
     if (problem := _model_problem(frozen.team)) is not None:
         return _complain(problem)
     order = Order(
@@ -147,7 +148,7 @@ def _run(options: argparse.Namespace) -> int:
         options.workers,
         options.guard,
         options.autonomy,
-        _toolkit(loaded),
+        toolkit,
     )
     tracing = Tracing.from_environment("interlock-client")
     try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import anyio
 
+from interlock.agents.tools.secrets import Secrets
 from interlock.backends.engines import LOCAL_URL_ENV, MODEL_URL_ENV
 from interlock.backends.local import local_engine, local_environ
 from interlock.observability.tracing import Tracing
@@ -132,7 +133,8 @@ async def _run(
     state = JobState()
     async with _engine(order.team, view) as environment:
         configs = process_configs(order.team, bus.ns, address, job=job, workers=order.workers, toolkit=order.toolkit)
-        leased = supervised(configs, environment, lease=guardian.seconds)
+        hide = Secrets.from_environment(order.team.secrets, environment).scrub
+        leased = supervised(configs, environment, lease=guardian.seconds, hide=hide)
         async with leased as supervisor, anyio.create_task_group() as group:
             group.start_soon(_obey, guardian, supervisor, order.team, interruption)
             async with aclosing(watch(bus, job)) as news:

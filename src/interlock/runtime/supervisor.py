@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -101,12 +101,17 @@ class _Life:
 class Supervisor:
     """Keeps agent processes running. Use ``supervised``."""
 
-    def __init__(self, environment: Mapping[str, str], lease: float | None = None) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], lease: float | None = None, hide: Callable[[str], str] = str
+    ) -> None:
+        self._hide = hide
         self._id = secrets.token_hex(8)
         self._environment = environment
         self._running: dict[str, Process] = {}
         self._families: dict[int, Family] = {}
         """Of those that were told to end, by pid."""
+        self.ready: set[str] = set()
+        """The names of those that said that they are ready, and live."""
         self._held: frozenset[str] = frozenset()
         self._changed = anyio.Event()
         self._until = None if lease is None else time.monotonic() + lease
@@ -189,11 +194,13 @@ class Supervisor:
         written: deque[str] = deque(maxlen=_LINES_KEPT)
         async with self._started(config) as process, anyio.create_task_group() as group:
             self._running[config.name] = process
-            group.start_soon(_relay, process.stderr, config.name, written)
+            group.start_soon(_relay, process.stderr, config.name, written, self._hide)
             group.start_soon(self._tell, process.stdin, config)
             if ready := await _get_ready(process, config):
+                self.ready.add(config.name)
                 group.start_soon(_read_on, process.stdout)
                 await process.wait()
+                self.ready.discard(config.name)
             await self._end(process, _USUAL)
             _tell_swept(sweep(self._id, config.name))
             group.cancel_scope.deadline = anyio.current_time() + _DRAIN_SECONDS
@@ -243,16 +250,20 @@ class Supervisor:
 
 @asynccontextmanager
 async def supervised(
-    configs: Sequence[ProcessConfig], environment: Mapping[str, str] = os.environ, *, lease: float | None = None
+    configs: Sequence[ProcessConfig],
+    environment: Mapping[str, str] = os.environ,
+    *,
+    lease: float | None = None,
+    hide: Callable[[str], str] = str,
 ) -> AsyncIterator[Supervisor]:
     """Keep a process for each of ``configs`` while the block runs; end them all on leaving, within a second.
 
     ``environment`` is the processes' whole environment. With a ``lease`` they live for so many seconds, unless
-    ``renew`` is called again and again.
+    ``renew`` is called again and again. ``hide`` takes the secrets out of the lines that they write.
 
     :raises AgentProcessFailed: in a group, when one of them fails again and again; the block is cancelled
     """
-    supervisor = Supervisor(environment, lease)
+    supervisor = Supervisor(environment, lease, hide)
     try:
         async with anyio.create_task_group() as group:
             for config in configs:
@@ -283,7 +294,7 @@ async def _read_on(stream: ByteReceiveStream | None) -> None:
             pass
 
 
-async def _relay(stream: ByteReceiveStream | None, name: str, kept: deque[str]) -> None:
+async def _relay(stream: ByteReceiveStream | None, name: str, kept: deque[str], hide: Callable[[str], str]) -> None:
     """Pass on what the process writes to its standard error, line by line, and keep the end of it."""
     rest = b""
     if stream is None:
@@ -293,13 +304,13 @@ async def _relay(stream: ByteReceiveStream | None, name: str, kept: deque[str]) 
         if len(rest) > _LINE_BYTES:
             lines, rest = [*lines, rest], b""
         for line in lines:
-            _relay_line(line, name, kept)
+            _relay_line(line, name, kept, hide)
     if rest:
-        _relay_line(rest, name, kept)
+        _relay_line(rest, name, kept, hide)
 
 
-def _relay_line(line: bytes, name: str, kept: deque[str]) -> None:
-    text = line.decode(errors="replace").rstrip()
+def _relay_line(line: bytes, name: str, kept: deque[str], hide: Callable[[str], str]) -> None:
+    text = hide(line.decode(errors="replace").rstrip())
     kept.append(text)
     _log.warning("%s: %s", name, text)
 

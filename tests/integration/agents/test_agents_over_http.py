@@ -182,9 +182,9 @@ async def test_injected_text_stays_in_its_block() -> None:
             said = await judge_result(assigned, result_of(assigned, attack), VERIFIER, model, SETTINGS)
             assert said.verdict == "fail"
             marker = marker_of(prompts[-1])
-            assert inside(prompts[-1], marker) == ["Summarise: the broker is fast.", attack]
+            assert inside(prompts[-1], marker) == ["c1: It names the broker", "Summarise: the broker is fast.", attack]
             attack = INJECTION.format(marker=marker)
-    assert prompts[0].startswith("Statements:\nc1: It names the broker\n\nThe task:")
+    assert prompts[0].startswith("Statements:\n<<<")
     assert len({marker_of(prompt) for prompt in prompts}) == 3
 
 
