@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from functools import lru_cache
 
 __all__ = ["SHORTEST", "has_foreign_link", "is_made_of", "is_name", "stands_in"]
 
@@ -39,9 +40,12 @@ def stands_in(value: str, text: str) -> bool:
     ``corp.example`` does not stand in ``mail to a@corp.example.org``. A phrase of several words may differ in case and
     white space; a single word may not. A value of fewer than ``SHORTEST`` characters never stands in a text.
     """
-    wanted, where = _plain(value), _plain(text)
+    wanted = _plain(value)
     if len(wanted) < SHORTEST or not any(map(str.isalnum, wanted)):
         return False
+    if text.isascii() and wanted.partition(" ")[0].lower() not in text.lower():
+        return False  # what follows takes its time, and most values stand in no text
+    where = _plain(text)
     if " " in wanted:
         wanted, where = wanted.casefold(), where.casefold()
     start = where.find(wanted)
@@ -90,6 +94,7 @@ def _is_file(match: re.Match[str]) -> bool:
     return end is not None and end.casefold() in _FILE_ENDINGS and match.group().casefold().endswith(end.casefold())
 
 
+@lru_cache(maxsize=128)
 def _plain(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
