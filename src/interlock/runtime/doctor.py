@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from interlock._version import __version__
+from interlock.agents.tools.isolation import SandboxMissing
 from interlock.backends.chat import ChatMessage, ChatRequest
 from interlock.backends.engines import MODEL_URL_ENV, open_chat, resolve_endpoint
 from interlock.backends.errors import ModelError
@@ -17,8 +18,9 @@ from interlock.protocol.team import ModelSettings
 from interlock.runtime.broker_errors import BrokerError
 from interlock.runtime.bus_errors import BusError
 from interlock.runtime.place import Place, open_bus
+from interlock.runtime.sandbox import open_sandbox
 
-__all__ = ["Finding", "examine"]
+__all__ = ["Finding", "examine", "sandbox_finding"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ async def examine(place: Place) -> list[Finding]:
     python = Finding(
         f"interlock {__version__} on Python {platform.python_version()}, {os.cpu_count()} cores", fine=True
     )
-    return [python, await _broker(place), await _endpoint(), _local(), _tracing()]
+    return [python, await _broker(place), await _endpoint(), _local(), await sandbox_finding(), _tracing()]
 
 
 async def _broker(place: Place) -> Finding:
@@ -72,6 +74,15 @@ def _local() -> Finding:
     except ModelError as error:
         return Finding(f"engine local: {error}", fine=False, needed=False)
     return Finding(f"engine local with {weights.name}", fine=True)
+
+
+async def sandbox_finding() -> Finding:
+    """Look which sandbox isolates on this machine, by running something in it."""
+    try:
+        sandbox = await open_sandbox()
+    except SandboxMissing as error:
+        return Finding(str(error), fine=False, needed=False)
+    return Finding(f"commands and code run in the sandbox {sandbox.tier}", fine=True)
 
 
 def _tracing() -> Finding:

@@ -29,9 +29,10 @@ _MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A file or folder of this machine that is shown inside, at the same path with its symbolic links resolved."""
+    """A file or folder of this machine that is shown inside, at the same path."""
 
     path: Path
+    """Absolute, and with no symbolic link on the way: resolve it once, before anything untrusted could change it."""
     writable: bool = False
     """Whether it can be changed from inside; what is written there stays, and belongs to this process's user."""
 
@@ -93,7 +94,7 @@ class Sandbox(Protocol):
         stdin: bytes = b"",
         mounts: Sequence[Mount] = (),
         folder: Path | None = None,
-        limits: SandboxLimits = SandboxLimits(),  # noqa: B008 -- it is frozen
+        limits: SandboxLimits = SandboxLimits(),
     ) -> SandboxResult:
         """Run ``command`` to its end and return what came of it.
 
@@ -101,8 +102,9 @@ class Sandbox(Protocol):
         ``folder`` is where it starts: one of the mounts, or below one; without it the private ``/tmp``.
         When cancelled, everything inside is dead before the cancellation goes on.
 
-        :raises SandboxFailed: the sandbox could not be set up, so the command did not run; or something outside killed it
+        :raises SandboxFailed: it could not be set up, so the command did not run; or something outside killed it
         :raises MountRefused: a mount or the folder cannot be shown inside
+        :raises ValueError: ``command`` is empty
         """
         ...
 

@@ -37,7 +37,7 @@ async def open_sandbox(tiers: Sequence[str] = TIERS) -> Sandbox:
 
 
 async def probe(tier: str) -> Sandbox:
-    """Return the sandbox ``tier`` (:data:`TIERS`) if it isolates here, found by running something in it that looks for ways out.
+    """Return the sandbox ``tier`` (:data:`TIERS`) if it isolates here: a program run in it finds no way out.
 
     :raises SandboxFailed: it does not work here, or does not isolate; its ``reason`` says what is missing
     """

@@ -156,15 +156,17 @@ def _fill(file: int, data: bytes) -> None:
 @asynccontextmanager
 async def _started(job: Job, files: _Files) -> AsyncIterator[None]:
     """Start it, and end it for certain."""
-    with anyio.CancelScope(shield=True):  # between its start and our knowing of it there is no way back
-        process = await _start(job, files)
+    process: Process | None = None
     try:
+        with anyio.CancelScope(shield=True):  # between its start and our knowing of it there is no way back
+            process = await _start(job, files)
         files.close(*files.told, files.stdin, files.out_inside, files.err_inside)
         yield
     finally:
+        files.close(files.life)
         with anyio.CancelScope(shield=True):
-            files.close(files.life)
-            await _end(process)
+            if process is not None:
+                await _end(process)
 
 
 async def _start(job: Job, files: _Files) -> Process:
@@ -206,5 +208,5 @@ def _kill_first(process: Process) -> None:
     except OSError:
         return  # this kernel does not tell, or it ended: the first process ends because its LIFE was closed
     with suppress(ProcessLookupError):
-        for pid in map(int, children or [process.pid]):
+        for pid in [int(child) for child in children] or [process.pid]:
             os.kill(pid, SIGKILL)

@@ -7,9 +7,10 @@ terminal), and memory that no limit counts (memory files, System V shared memory
 
 import platform
 import struct
+from collections.abc import Mapping
 from errno import EAFNOSUPPORT, ENOSYS, EPERM
 
-_ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
+_ALLOW, _ERRNO, _ASK, _KILL = 0x7FFF0000, 0x00050000, 0x7FC00000, 0x80000000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24
 _X32 = 0x40000000
@@ -47,11 +48,12 @@ _ABSENT = {
 }  # fmt: skip
 """Answered with ENOSYS, so that libraries look for another way."""
 
+_FORKS = ((57, None), (58, None))
 _CLONE, _SOCKET, _IOCTL = (56, 220), (41, 198), (16, 29)
 _NEW_NAMESPACES = 0x7E020080
 _FAMILIES = (2, 10)
-"""AF_INET and AF_INET6: a network of its own with nothing but loopback. No AF_UNIX, which would reach a socket of this
-machine in a mounted folder (``socketpair`` works), no AF_VSOCK, which no network namespace holds back, nor any other."""
+"""AF_INET and AF_INET6: a network of its own with nothing but loopback. No AF_UNIX, which would reach a socket in a
+mounted folder (``socketpair`` works), no AF_VSOCK, which no network namespace holds back, nor any other."""
 _TERMINAL = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX: typing into a terminal. The kernel reads the lower 32 bits only, and so does the program."""
 
@@ -73,6 +75,15 @@ def seccomp_program(machine: str = "") -> bytes | None:
     ])  # fmt: skip
 
 
+def fork_program(machine: str = "") -> bytes:
+    """Return the filter that makes whoever wants to start a process or thread wait for an answer."""
+    machine = machine or platform.machine()
+    column = _COLUMN[machine]
+    asked = [number for pair in (_CLONE, *_FORKS) if (number := pair[column]) is not None]
+    steps = [step for number in asked for step in (_step(_EQUAL, number, otherwise=1), _step(_RETURN, _ASK))]
+    return b"".join([*_only(_AUDIT_ARCH[machine]), *steps, _step(_RETURN, _ALLOW)])
+
+
 def _step(code: int, value: int, *, then: int = 0, otherwise: int = 0) -> bytes:
     """Return one instruction; ``then`` and ``otherwise`` are how many are skipped after a comparison."""
     return struct.pack("=HBBI", code, then, otherwise, value)
@@ -90,7 +101,7 @@ def _only(arch: int) -> list[bytes]:
     ]
 
 
-def _refused(calls: dict[str, tuple[int, int | None]], column: int, errno: int) -> list[bytes]:
+def _refused(calls: Mapping[str, tuple[int, int | None]], column: int, errno: int) -> list[bytes]:
     numbers = [number for pair in calls.values() if (number := pair[column]) is not None]
     return [step for number in numbers for step in (_step(_EQUAL, number, otherwise=1), _step(_RETURN, _ERRNO | errno))]
 

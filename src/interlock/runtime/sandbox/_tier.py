@@ -9,13 +9,13 @@ from typing import TypeAlias
 
 from interlock.agents.tools.isolation import Mount, SandboxLimits, SandboxResult
 from interlock.runtime.sandbox._run import Job, run
+from interlock.runtime.sandbox._seccomp import fork_program
 from interlock.runtime.sandbox._view import (
     INSIDE,
     SHARED_MEMORY,
     TMP,
     Step,
     environment,
-    resolved,
     start_folder,
     view,
 )
@@ -46,18 +46,19 @@ class Tier:
         """Run ``command``; see :meth:`interlock.agents.tools.isolation.Sandbox.run`."""
         if not command:
             raise ValueError("there is no command: it needs a program at least")
-        shown = [resolved(mount) for mount in mounts]
-        steps = view(shown, limits)
+        steps = view(mounts, limits)
         spec = {
             "command": list(command),
-            "folder": start_folder(folder, shown),
+            "folder": start_folder(folder, mounts),
             "environment": environment(),
             "limits": asdict(limits),
             "seccomp": self.seccomp,
+            # The kernel counts everybody's processes but those of the machine's root: those have to ask.
+            "seccomp_forks": fork_program() if os.geteuid() == 0 else b"",
             "view": steps,
             "inside": INSIDE,
             "memory_folders": [TMP, SHARED_MEMORY],
-            "disks": [str(mount.path) for mount in shown if mount.writable],
+            "disks": [str(mount.path) for mount in mounts if mount.writable],
         }
         return await run(Job(self.tier, spec, lambda files: self.start(steps, files), stdin, limits))
 

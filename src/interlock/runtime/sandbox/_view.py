@@ -5,6 +5,7 @@
 """
 
 import os
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -30,7 +31,12 @@ _SHARED_MEMORY_BYTES = 64 * 1024 * 1024
 
 
 def view(mounts: Sequence[Mount], limits: SandboxLimits) -> list[Step]:
-    """Return all that is seen inside: ``mounts`` are checked and resolved (:func:`resolved`)."""
+    """Return all that is seen inside.
+
+    :raises MountRefused: a mount may not be shown
+    """
+    for mount in mounts:
+        check_mount(mount.path)
     return [
         *_system(),
         ("processes", "/proc"),
@@ -44,22 +50,25 @@ def view(mounts: Sequence[Mount], limits: SandboxLimits) -> list[Step]:
     ]
 
 
-def resolved(mount: Mount) -> Mount:
-    """Return the mount at its path without symbolic links.
+def check_mount(path: Path) -> None:
+    """Check that a path may be shown.
 
-    :raises MountRefused: it is not there, or would show the machine itself
+    It has to be free of symbolic links: a command that may write to the folder above it could have put one there.
+
+    :raises MountRefused: it is not there, is reached by a link, or would show the machine itself
     """
-    if not mount.path.is_absolute():
-        raise MountRefused(mount.path, "it must be an absolute path")
+    if not path.is_absolute():
+        raise MountRefused(path, "it must be an absolute path")
     try:
-        path = mount.path.resolve(strict=True)
+        real = path.resolve(strict=True)
     except (OSError, RuntimeError) as error:
-        raise MountRefused(mount.path, f"it cannot be resolved: {error}") from error
+        raise MountRefused(path, f"it cannot be reached: {error}") from error
+    if real != path:
+        raise MountRefused(path, f"there is a symbolic link on the way; if it is meant, name {real}")
     if path == Path("/") or any(path.is_relative_to(never) for never in _NEVER):
-        raise MountRefused(mount.path, f"{path} is the machine's own; name the folder of files that is meant")
+        raise MountRefused(path, "it is the machine's own; name the folder of files that is meant")
     if not path.is_dir() and not path.is_file():
-        raise MountRefused(mount.path, "it is neither a file nor a folder")
-    return Mount(path, mount.writable)
+        raise MountRefused(path, "it is neither a file nor a folder")
 
 
 def start_folder(folder: Path | None, mounts: Sequence[Mount]) -> str:
@@ -69,10 +78,10 @@ def start_folder(folder: Path | None, mounts: Sequence[Mount]) -> str:
     """
     if folder is None:
         return TMP
-    path = resolved(Mount(folder)).path
-    if not path.is_dir() or not any(path.is_relative_to(mount.path) for mount in mounts):
+    check_mount(folder)
+    if not folder.is_dir() or not any(folder.is_relative_to(mount.path) for mount in mounts):
         raise MountRefused(folder, "the folder to start in must be one of the mounts, or a folder below one")
-    return str(path)
+    return str(folder)
 
 
 def environment() -> dict[str, str]:
@@ -99,19 +108,18 @@ def _machine() -> tuple[Step, ...]:
     The kernel lets its root write there without any capability, and root in a user namespace of root's is that root.
     """
     steps: list[Step] = []
-    for entry in os.scandir("/proc"):
-        mode = entry.stat(follow_symlinks=False).st_mode
-        if entry.name.isdigit() or entry.is_symlink():
-            continue
-        if entry.is_dir():
-            steps.append(("bind", entry.path, entry.path, False))
-        elif mode & 0o222 or not mode & 0o004 or entry.name in _TOLD_TO_ALL:
-            steps.append(("hide", entry.path))
+    with os.scandir("/proc") as entries:
+        for entry in (entry for entry in entries if not entry.name.isdigit() and not entry.is_symlink()):
+            mode = entry.stat(follow_symlinks=False).st_mode
+            if stat.S_ISDIR(mode):
+                steps.append(("bind", entry.path, entry.path, False))
+            elif mode & 0o222 or not mode & 0o004 or entry.name in _TOLD_TO_ALL:
+                steps.append(("hide", entry.path))
     return tuple(steps)
 
 
 def _folders(mounts: Sequence[Mount]) -> Iterator[Step]:
-    """Yield the mounts and this Python, those above before those below, Python last: a mount must not make it writable."""
+    """Yield the mounts and this Python, those above before those below, and Python last, so that it stays read-only."""
     pythons = _pythons()
     found = [(mount.path, mount.writable) for mount in mounts if mount.path not in pythons]
     found += [(path, False) for path in pythons]
