@@ -14,8 +14,6 @@ from interlock.protocol.permissions import Call
 
 __all__ = ["Answered", "Approvals", "Pending"]
 
-_NOT_RECORDED = "whoever was to make it ended before it was recorded"
-
 
 @dataclass(frozen=True, slots=True)
 class Pending:
@@ -79,11 +77,11 @@ class Approvals:
     ) -> Literal["done", "not_done", "unknown"]:
         """Return what a person says of an effect that may have been made before.
 
-        :param reason: why it is in doubt; empty where whoever knew it died
+        :param reason: why it is in doubt
         :raises Suspended: the person has to be asked
         """
         if self._for(call, "doubt") is None or self._answered is None:
-            text = f"Did {call.spec.name} ({call.spec.effect}) take place? It is not known: {reason or _NOT_RECORDED}."
+            text = f"Did {call.spec.name} ({call.spec.effect}) take place? It is not known: {reason}."
             raise Suspended(Pending("doubt", self._text(text), self._approval(judged, call, control), key))
         match self._answered.answer.answer:
             case ("done" | "not_done") as known:

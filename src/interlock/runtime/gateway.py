@@ -27,6 +27,7 @@ from interlock.protocol.ledger import Move, digest_of, effect_key
 from interlock.protocol.messages import ActionTaken
 from interlock.protocol.permissions import Call
 from interlock.protocol.principles import DoneCall
+from interlock.protocol.state import EffectStatus
 from interlock.protocol.taint import Provenance
 from interlock.protocol.tools import ToolSpec
 from interlock.runtime.approvals import Answered, Approvals
@@ -121,9 +122,13 @@ class Gateway:
         """What was done so far, oldest first."""
         return tuple(self._actions)
 
+    def hidden(self, value: Json) -> Json:
+        """Return ``value`` without the team's secrets."""
+        return self._outside.hide(value)
+
     @property
     def acted(self) -> Acted:
-        """What another process needs to go on with the attempt."""
+        """What another process needs to go on with the attempt. It may hold secrets that a call was made with."""
         calls = self._calls - 1  # the call that waits is made again
         return Acted(
             provenance=self.provenance,
@@ -289,6 +294,9 @@ class Gateway:
         :raises Suspended: the person has to be asked
         """
         record = await self._ledger.record_of(key)
+        if record is not None and record.status is EffectStatus.INTENDED:
+            await self._ledger.in_doubt(key, "whoever was to make it ended before it was recorded")
+            record = await self._ledger.record_of(key)
         answer = self._approvals.doubt(judged, call, control, key, record.reason if record else "")
         if answer == "done":
             await self._ledger.done(key, {"confirmed": "a person says that it took place"})

@@ -126,20 +126,25 @@ class _Worker:
                 raise
             limits = (await self.workshop.job(assignment.job)).team.limits
             return _question(chain, suspended.question, suspended.transcript, gateway, limits.question_seconds)
+        hidden = gateway.hidden if gateway else _as_it_is
         result = TaskResult(
             **chain.envelope(),
             by=serving.role,
             role=assignment.verifier,
             status=outcome.status,
-            output=outcome.output,
-            reason=outcome.reason,
+            output=hidden(outcome.output),
+            reason=str(hidden(outcome.reason)),
             actions=outcome.actions,
             usage=outcome.usage,
-            reasoning=outcome.reasoning,
+            reasoning=str(hidden(outcome.reasoning)),
             taint=gateway.provenance.labels if gateway else assignment.taint,
         )
         span.result(result.status, result.reason, result.usage)
         return result
+
+
+def _as_it_is(value: Json) -> Json:
+    return value
 
 
 def _kept(resumed: Answered | None, part: str) -> Json:
@@ -162,7 +167,7 @@ def _question(chain: Chain, pending: Pending, transcript: Json, gateway: Gateway
         expires=datetime.now(UTC) + timedelta(seconds=seconds),
         approval=pending.approval,
         key=pending.key,
-        transcript={"thinking": transcript, "acting": gateway.acted.model_dump(mode="json")},
+        transcript=gateway.hidden({"thinking": transcript, "acting": gateway.acted.model_dump(mode="json")}),
     )
 
 
