@@ -25,7 +25,7 @@ from interlock.agents.tools.errors import (
     ToolUncertain,
 )
 from interlock.agents.tools.secrets import NO_SECRETS, Secrets
-from interlock.protocol.team import Agent, McpServer, Step, Team, ToolSources
+from interlock.protocol.team import Agent, McpServer, SecretSource, Step, Team, ToolSources
 from interlock.protocol.tools import EffectClass, ToolSpec
 
 pytestmark = pytest.mark.timeout(180)
@@ -73,6 +73,7 @@ def team_with(server: McpServer, name: str = "things") -> Team:
         agents={"a": Agent(kind="worker")},
         plan=(Step(step="s", agent="a", do="x"),),
         tools=ToolSources(mcp={name: server}),
+        secrets={"SERVICE_TOKEN": SecretSource(env="SERVICE_TOKEN")},
     )
 
 
@@ -304,6 +305,8 @@ async def test_servers_start_only_where_one_of_their_tools_is_wanted(tmp_path: P
     [
         ("files", McpServer(command=("x",)), "built-in tools are called like that"),
         ("things", McpServer(), "either a command to start or a url"),
+        ("things", McpServer(command=("x",), env=("OTHER",)), "'OTHER' is none of the team's secrets"),
+        ("things", McpServer(url="http://h/", env=("SERVICE_TOKEN",)), "has no environment of ours"),
         ("things", McpServer(command=("x",), url="http://h/"), "either a command to start or a url"),
     ],
 )

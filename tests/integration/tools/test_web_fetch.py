@@ -101,6 +101,7 @@ async def test_other_text_comes_as_it_is() -> None:
         (b"abc-", "text/plain; charset=punycode", "abc-"),
         (rb"\u0041", "text/plain; charset=unicode_escape", r"\u0041"),
         (b"+AGEAYg-", "text/plain; charset=utf-7", "+AGEAYg-"),
+        (b"\xef\xbb\xbf<?xml version='1.0' encoding='utf-8'?><html><p>\xc3\xa9</p></html>", "text/html", "é"),
         (b"abc", "", "abc"),
     ],
 )

@@ -45,18 +45,28 @@ class McpSession:
     """Speaks with one server, over one connection at a time."""
 
     def __init__(
-        self, name: str, server: McpServer, base: Path, secrets: Secrets, group: TaskGroup, seconds: float
+        self,
+        name: str,
+        server: McpServer,
+        *,
+        base: Path,
+        secrets: Secrets,
+        group: TaskGroup,
+        start_seconds: float,
+        seconds: float,
     ) -> None:
         """Take what the team file says of the server; nothing is started yet.
 
         :param group: where the connections live; they end when it is cancelled
-        :param seconds: how long the server may take to start, and for each answer
+        :param start_seconds: how long the server may take to start
+        :param seconds: how long it may take for each answer
         """
         self.name = name
         self._server = server
         self._base = base
         self._secrets = secrets
         self._group = group
+        self._start_seconds = start_seconds
         self._seconds = seconds
         self._lock = anyio.Lock()
         self._current: _Connection | None = None
@@ -135,14 +145,14 @@ class McpSession:
         over, stands = anyio.Event(), False
         problem: McpServerFailed
         try:
-            with anyio.fail_after(self._seconds) as starting:
+            with anyio.fail_after(self._start_seconds) as starting:
                 async with Client(self._transport(), cache=None) as client:
                     stands, starting.deadline = True, float("inf")
                     task_status.started(_Connection(client, over))
                     await over.wait()
                     return
         except TimeoutError:
-            problem = McpServerFailed(self.name, f"did not start within {self._seconds:g} s{self._output()}")
+            problem = McpServerFailed(self.name, f"did not start within {self._start_seconds:g} s{self._output()}")
         except Exception as error:  # noqa: BLE001 -- the package raises all kinds of them, also in groups
             problem = McpServerFailed(self.name, f"cannot be used: {self._told(error)}{self._output()}")
         over.set()

@@ -38,10 +38,10 @@ def page_text(body: bytes, kind: str, header: str, *, links: bool) -> str:
     :param links: whether the targets of links stand behind them
     :raises ToolFailed: it is binary, whatever it says it is
     """
-    text = body.decode(_charset(body, header), "replace")
+    text = body.decode(_charset(body, header), "replace").removeprefix("\ufeff")
     if "\0" in text[:_LOOKED_AT]:
         raise ToolFailed(f"what is there says that it is {kind}, but it is not text")
-    return _laid_out(text, links=links) if kind in _HTML else text.removeprefix("\ufeff")
+    return _laid_out(text, links=links) if kind in _HTML else text
 
 
 def _charset(body: bytes, header: str) -> str:

@@ -1,7 +1,8 @@
 """The tools of a team: what is known of them when a job is submitted, and the tools themselves in a worker process."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -26,7 +27,7 @@ BUILT_IN = frozenset({"files", "web", "python", "shell"})
 """The first parts of the names of built-in tools, which no other tool can have."""
 
 MCP_SECONDS = 60.0
-"""How long an MCP server may take to start, and for each answer."""
+"""How long an MCP server may take to start, and how long for each answer."""
 
 
 def catalogue(team: Team, base: Path) -> dict[str, ToolSpec]:
@@ -37,7 +38,7 @@ def catalogue(team: Team, base: Path) -> dict[str, ToolSpec]:
     :param base: the folder of the team file
     :raises ToolSetupError: a tool cannot be had as the team file or its declaration says
     """
-    _check_servers(team.tools.mcp)
+    _check_servers(team.tools.mcp, frozenset(team.secrets))
     return {name: tool.spec for name, tool in _local(team.tools, base, Secrets.unread(team.secrets)).items()}
 
 
@@ -54,7 +55,9 @@ async def discover(
 
     async with _home() as group:
         for name, server in team.tools.mcp.items():
-            session = McpSession(name, server, base, secrets, group, mcp_seconds)
+            session = McpSession(
+                name, server, base=base, secrets=secrets, group=group, start_seconds=mcp_seconds, seconds=mcp_seconds
+            )
             known |= await specs_of(session, server)
     return known
 
@@ -66,6 +69,7 @@ async def open_tools(
     catalogue: Iterable[ToolSpec],
     secrets: Secrets,
     *,
+    mcp_start_seconds: float = MCP_SECONDS,
     mcp_seconds: float = MCP_SECONDS,
 ) -> AsyncIterator[Mapping[str, Tool]]:
     """Open tools for as long as the block runs, by their names. Only the MCP servers that have one of them are started.
@@ -73,20 +77,23 @@ async def open_tools(
     :param base: the folder of the team file
     :param catalogue: the tools that are wanted, as they were when the job was submitted
     :param secrets: the team's, read from the environment of this process
-    :param mcp_seconds: how long an MCP server may take to start, and for each answer
+    :param mcp_start_seconds: how long an MCP server may take to start
+    :param mcp_seconds: how long it may take for each answer
     :raises ToolMissing: there is no such tool
     :raises ToolChanged: one is not what the catalogue says
     :raises ToolSetupError: one cannot be had
     """
     wanted = {spec.name: spec for spec in catalogue}
-    _check_servers(sources.mcp)
+    _check_servers(sources.mcp, secrets.names)
     servers = {name: server for name, server in sources.mcp.items() if any(_is_of(name, tool) for tool in wanted)}
     local = _local(sources, base, secrets)
     opened = {name: local[name] for name in wanted if name in local}
     async with AsyncExitStack() as stack:
         if servers:
             group = await stack.enter_async_context(_home())
-            opened |= await _remote(servers, wanted, base, secrets, group, mcp_seconds)
+            seconds = {"start_seconds": mcp_start_seconds, "seconds": mcp_seconds}
+            begin = partial(McpSession, base=base, secrets=secrets, group=group, **seconds)
+            opened |= await _remote(servers, wanted, begin, secrets)
         for name, spec in wanted.items():
             if name not in opened:
                 raise ToolMissing(name, local)
@@ -97,14 +104,12 @@ async def open_tools(
 async def _remote(
     servers: Mapping[str, McpServer],
     wanted: Mapping[str, ToolSpec],
-    base: Path,
+    begin: Callable[[str, McpServer], McpSession],
     secrets: Secrets,
-    group: TaskGroup,
-    seconds: float,
 ) -> dict[str, Tool]:
     tools: dict[str, Tool] = {}
     for server_name, server in servers.items():
-        session = McpSession(server_name, server, base, secrets, group, seconds)
+        session = begin(server_name, server)
         live = await specs_of(session, server)
         for name in wanted:
             if _is_of(server_name, name):
@@ -150,13 +155,17 @@ def _built_in(sources: ToolSources, base: Path, secrets: Secrets) -> Iterator[To
     yield function_tool(code.shell, secrets, effect=code.effect, outside=code.outside)
 
 
-def _check_servers(servers: Mapping[str, McpServer]) -> None:
+def _check_servers(servers: Mapping[str, McpServer], secrets: frozenset[str]) -> None:
     for name, server in servers.items():
         where = f"tools.mcp.{name}"
         if name in BUILT_IN:
             raise ToolSettingsInvalid(where, "built-in tools are called like that: give the server another name")
         if bool(server.command) == (server.url is not None):
             raise ToolSettingsInvalid(where, "it needs either a command to start or a url to reach")
+        if unknown := sorted({*server.env} - secrets):
+            raise ToolSettingsInvalid(f"{where}.env", f"{unknown[0]!r} is none of the team's secrets: name it there")
+        if server.env and server.url is not None:
+            raise ToolSettingsInvalid(f"{where}.env", "a server that is reached by a url has no environment of ours")
 
 
 def _is_of(server: str, tool: str) -> bool:

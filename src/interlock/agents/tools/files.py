@@ -37,7 +37,7 @@ class Files:
         self._writable = tuple((base / folder).resolve() for folder in settings.write)
         self._readable = (*((base / folder).resolve() for folder in settings.read), *self._writable)
 
-    @tool(effect="read", name="files.read", kinds={"path": "path"}, primary="path", destinations=("path",))
+    @tool(effect="read", name="files.read", kinds={"path": "path"}, primary="path")
     def read(
         self,
         path: str,
@@ -62,7 +62,7 @@ class Files:
             "next": end if used and end < size else None,
         }
 
-    @tool(effect="read", name="files.list", kinds={"path": "path"}, primary="path", destinations=("path",))
+    @tool(effect="read", name="files.list", kinds={"path": "path"}, primary="path")
     def list(self, path: str) -> dict[str, Json]:
         """List what is in a folder, sorted by name."""
         place = place_below(path, self._base, self._readable)

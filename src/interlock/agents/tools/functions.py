@@ -167,7 +167,7 @@ class _Callable:
         outcome, error = await anyio.to_thread.run_sync(_caught, self.function, values, abandon_on_cancel=True)
         if error is not None:
             raise error
-        return outcome
+        return await outcome if inspect.isawaitable(outcome) else outcome  # an async function in a plain wrapper
 
 
 def _caught(function: Callable[..., Any], values: Mapping[str, Any]) -> tuple[object, BaseException | None]:

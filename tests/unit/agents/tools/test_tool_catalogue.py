@@ -154,8 +154,10 @@ async def test_a_module_that_changed_since_is_not_opened(tmp_path: Path) -> None
             r"'github\.f'",
         ),
         (
-            "from interlock.agents.tools.tool import tool\n"
-            "@tool(effect='read', name='a.b')\ndef f(): ...\n@tool(effect='read', name='a.b')\ndef g(): ...",
+            (
+                "from interlock.agents.tools.tool import tool\n"
+                "@tool(effect='read', name='a.b')\ndef f(): ...\n@tool(effect='read', name='a.b')\ndef g(): ..."
+            ),
             ToolNameTaken,
             r"mine\.py and mine\.py both define the tool 'a\.b'",
         ),

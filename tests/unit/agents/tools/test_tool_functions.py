@@ -189,6 +189,19 @@ async def test_what_a_tool_raises_leaves_open_what_happened(error: BaseException
     assert failed.value.nothing_changed
 
 
+async def test_async_functions_in_plain_wrappers_are_awaited() -> None:
+    """A decorator that is not async does not hide that the function is."""
+
+    async def inner() -> str:
+        return "inner"
+
+    @tool(effect="read")
+    def wrapped() -> Any:
+        return inner()
+
+    assert await tool_of(wrapped).call({}, context_of_call()) == "inner"
+
+
 async def test_a_tool_can_say_that_nothing_was_changed() -> None:
     """``ToolFailed`` and ``ToolRefused`` stay what they are; what concerns the attempt passes through."""
     for error, expected in [
