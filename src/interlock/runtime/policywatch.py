@@ -13,10 +13,9 @@ __all__ = ["PolicyWatch"]
 
 _log = logging.getLogger(__name__)
 
-_LOOK = 2.0
-"""Seconds between two looks at the policy: the most that a change takes to be heard of, its message lost."""
-
-_RETRY = 0.2
+_LOOK = 0.5
+"""Seconds between two looks at the policy: the most that a change takes to end a plan. Gateways look before each effect,
+so nothing is done under an old policy meanwhile."""
 
 
 class PolicyWatch:
@@ -38,14 +37,10 @@ class PolicyWatch:
         """
         while True:
             try:
-                async with self._orders.heard() as news:
-                    while True:
-                        await self._look(changed)
-                        with anyio.move_on_after(_LOOK):
-                            await news.receive()
+                await self._look(changed)
             except BROKER_AWAY as error:
                 _log.info("the policy cannot be read: %s", error)
-                await anyio.sleep(_RETRY)
+            await anyio.sleep(_LOOK)
 
     async def _look(self, changed: Callable[[], Awaitable[None]]) -> None:
         control = await self._orders.control()
