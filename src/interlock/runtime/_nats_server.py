@@ -7,20 +7,18 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import anyio
 from anyio.abc import Process
 
 from interlock.backends import _tether
-from interlock.runtime._keys import public_key, signed
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.broker_errors import BrokerBinaryMissing, BrokerStartFailed, BrokerTooOld
-from interlock.runtime.keyring import write_private
 
+USER = "interlock"
 MIN_VERSION = (2, 12)
 START_SECONDS = 15.0
 STOP_SECONDS = 0.7
@@ -28,16 +26,26 @@ POLL_SECONDS = 0.01
 LOG_BYTES_SHOWN = 2000
 MAX_PAYLOAD = 2 * 1024 * 1024
 
+_CONFIG = """\
+server_name: interlock
+host: "127.0.0.1"
+port: {port}
+max_payload: {max_payload}
+ping_interval: "2s"
+ping_max: 2
+ports_file_dir: {state}
+authorization {{ user: {user}, password: {password} }}
+jetstream {{ store_dir: {store}, sync_interval: {sync} }}
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
     """What a server is started with."""
 
     binary: Path
     state: Path
-    accounts: Mapping[str, Any]
-    """The accounts, users and permissions of its configuration."""
-    operator: BrokerAddress
-    """How its operator logs in; the port in it is none."""
+    password: str
     durable: bool
     port: int
     """-1: any free one."""
@@ -56,7 +64,7 @@ class NatsServer:
     @property
     def address(self) -> BrokerAddress:
         """Where it is."""
-        return replace(self.options.operator, url=f"nats://127.0.0.1:{self.port}")
+        return BrokerAddress(f"nats://127.0.0.1:{self.port}", USER, self.options.password)
 
     async def stop(self) -> None:
         """End it: a request first, then, after ``STOP_SECONDS``, by force. Not stopped by a cancellation."""
@@ -115,21 +123,28 @@ def _config_path(state: Path) -> Path:
 
 
 def _write_config(options: ServerOptions) -> Path:
-    config = {
-        "server_name": "interlock",
-        "host": "127.0.0.1",
-        "port": options.port,
-        "max_payload": MAX_PAYLOAD,
-        "ports_file_dir": str(options.state),
-        "jetstream": {
-            "store_dir": str(options.state / "jetstream"),
-            "sync_interval": "always" if options.durable else "2m",
-        },
-        "accounts": options.accounts,
-    }
+    quoted = {"state": str(options.state), "store": str(options.state / "jetstream"), "password": options.password}
+    text = _CONFIG.format(
+        port=options.port,
+        max_payload=MAX_PAYLOAD,
+        user=USER,
+        sync="always" if options.durable else '"2m"',
+        **{key: json.dumps(value, ensure_ascii=False) for key, value in quoted.items()},
+    )
     path = _config_path(options.state)
-    write_private(path, json.dumps(config, ensure_ascii=False, indent=1))
+    write_private(path, text)
     return path
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write ``text`` to a file that only this user can read, also where the file was there before.
+
+    :raises OSError: it cannot be written
+    """
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def _new_log(state: Path) -> Path:
@@ -172,9 +187,8 @@ async def _answers(options: ServerOptions, port: int) -> bool:
         async with await anyio.connect_tcp("127.0.0.1", port) as stream:
             info = json.loads((await stream.receive()).split(b"\r\n")[0].removeprefix(b"INFO "))
             _check_version(options.binary, info["version"])
-            seed = options.operator.seed or ""
-            login = {"verbose": False, "nkey": public_key(seed), "sig": signed(seed, info["nonce"])}
-            await stream.send(f"CONNECT {json.dumps(login)}\r\nPING\r\n".encode())
+            login = json.dumps({"verbose": False, "user": USER, "pass": options.password})
+            await stream.send(f"CONNECT {login}\r\nPING\r\n".encode())
             return (await stream.receive()).startswith(b"PONG") and bool(info.get("jetstream"))
     except (OSError, anyio.EndOfStream, anyio.BrokenResourceError, ValueError):
         return False
