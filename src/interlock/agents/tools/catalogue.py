@@ -91,8 +91,14 @@ async def open_tools(
     async with AsyncExitStack() as stack:
         if servers:
             group = await stack.enter_async_context(_home())
-            seconds = {"start_seconds": mcp_start_seconds, "seconds": mcp_seconds}
-            begin = partial(McpSession, base=base, secrets=secrets, group=group, **seconds)
+            begin = partial(
+                McpSession,
+                base=base,
+                secrets=secrets,
+                group=group,
+                start_seconds=mcp_start_seconds,
+                seconds=mcp_seconds,
+            )
             opened |= await _remote(servers, wanted, begin, secrets)
         for name, spec in wanted.items():
             if name not in opened:
