@@ -14,8 +14,8 @@ __all__ = ["PolicyWatch"]
 _log = logging.getLogger(__name__)
 
 _LOOK = 0.5
-"""Seconds between two looks at the policy: the most that a change takes to end a plan. Gateways look before each effect,
-so nothing is done under an old policy meanwhile."""
+"""Seconds between two looks at the policy: the most that a change takes to end a plan. A gateway looks before each
+effect, so nothing is done under an old policy meanwhile."""
 
 
 class PolicyWatch:
