@@ -4,10 +4,13 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, NamedTuple
 
 from tests.model.core import REAL, Core
+from tests.model.forgeries import forgeries_of
 from tests.model.laws import Violation, check_append, check_state
+from tests.model.steps import check_effects, check_step, substance
 from tests.model.world import ROOT, Command, Crew, Fact, Heads, Scenario, World
 
 __all__ = ["Finding", "broken_laws", "check_refusals", "explore"]
@@ -93,18 +96,13 @@ def _check_refusals_of(world: World, heads: Heads) -> int:
             if world.core.evolve(state, told) != replace(state, refused=state.refused + 1):
                 raise Violation("an entry that was told before changes nothing", str(told.message))
             tried += 1
-        for fact in _forgeries_of(chain, in_order=True):
+        for fact in forgeries_of(world, chain):
             for answers in set(range(world.tree.depth[head] + 2)) - {world.tree.depth[head]}:
                 stale = world.entry(chain, world.tree.grow(head, fact._replace(answers=answers)))
-                if _substance(world.core.evolve(state, stale)) != _substance(state):
+                if substance(world.core.evolve(state, stale)) != substance(state):
                     raise Violation("an entry that answers anything but the head changes nothing", str(stale.message))
                 tried += 1
     return tried
-
-
-def _substance(state: Any) -> object:
-    tasks = {task.id: (task.phase, task.attempts, task.outcome) for task in state.tasks.values()}
-    return tasks, dict(state.steps), state.version, state.submitted, state.closed, state.order, state.queue
 
 
 class _Explorer:
@@ -242,6 +240,9 @@ class _Explorer:
         yield from self._managers(state)
         yield from self._workers(state)
         yield from self._verifiers(state)
+        yield from self._persons(state)
+        yield from self._reports(state)
+        yield from self._principles(state)
         if self.scenario.kill and not state.killed:
             yield "kill", state._replace(killed=True)
         if state.forgeries:
@@ -251,9 +252,10 @@ class _Explorer:
         """Return the state after the broker took an entry, or None where it refuses it."""
         chain, fact = command
         head = state.heads[chain]
-        if self.scenario.cas and fact.answers != self.tree.depth[head]:
+        in_chain = chain < self.world.past_tasks
+        if in_chain and self.scenario.cas and fact.answers != self.tree.depth[head]:
             return None
-        if checked and not self.scenario.forgeries:
+        if in_chain and checked and not self.scenario.forgeries:
             try:
                 check_append(self.world, state.heads, chain, fact)
             except Violation as violation:
@@ -265,7 +267,10 @@ class _Explorer:
         heads = _moved(state.heads, chain, node)
         log = (*state.log, (chain, node)) if self.scenario.ordered else ()
         if self.scenario.forgeries:
+            check_step(self.world, self._folded(state.heads, state.log), chain, node)
             check_state(self._folded(heads, log))
+        elif self.scenario.records:
+            check_effects(self.world, log, self._folded(heads, log))
         elif self.scenario.cas and self._folded(heads, log).refused:
             raise Violation("the machine follows what the broker took", f"{self.world.chains[chain]} {fact}")
         return state._replace(heads=heads, log=log)
@@ -375,9 +380,54 @@ class _Explorer:
             else:
                 yield self._label(who, command), held, following
 
+    # A person, and what is told outside the chains
+
+    def _persons(self, state: State) -> Iterator[tuple[str, State]]:
+        """Let a person answer what is open; where nothing is compared, also what was open once."""
+        if not self.scenario.asks or not self.scenario.persons:
+            return
+        for command in self.world.replies(self._folded(state.heads, state.log)):
+            yield from self._written(state, "person", command)
+        if self.scenario.cas:
+            return
+        for chain, head in enumerate(state.heads[: self.world.past_tasks]):
+            for node in self.tree.path(head):
+                fact, depth = self.tree.fact[node], self.tree.depth[node]
+                if fact.kind == "asked":
+                    late = Fact("answered", fact.attempt, "yes", depth, refers=fact.answers + 1)
+                    yield from self._written(state, "person", (chain, late))
+
+    def _reports(self, state: State) -> Iterator[tuple[str, State]]:
+        """Let whoever announced an effect say what came of it, however late, and somebody else as well."""
+        tasks = len(self.scenario.tasks)
+        for chain in range(1, self.world.past_tasks):
+            told = chain + tasks
+            if not self.scenario.records or self.tree.depth[state.heads[told]] >= self.scenario.records:
+                continue
+            for node in self.tree.path(state.heads[chain]):
+                fact, depth = self.tree.fact[node], self.tree.depth[node]
+                if fact.kind == "intended":
+                    for kind, by in product(("done", "failed", "doubt"), ("", "x@t")):
+                        report = Fact(kind, fact.attempt, self.world.chains[chain], depth, by)
+                        yield from self._written(state, "worker", (told, report))
+
+    def _principles(self, state: State) -> Iterator[tuple[str, State]]:
+        """Find that the plan breaks a principle, whether or not it was accepted."""
+        known = self._folded(state.heads, state.log)
+        if self.scenario.rejects and known.rejected is None and known.closed is None:
+            yield from self._written(state, "principles", (0, self._at_head(state, 0, Fact("rejected"))))
+
+    def _written(self, state: State, who: str, command: Command) -> Iterator[tuple[str, State]]:
+        following = self._append(state, command)
+        if following is not None:
+            yield self._label(who, command), following
+
+    def _at_head(self, state: State, chain: int, fact: Fact) -> Fact:
+        return fact._replace(answers=self.tree.depth[state.heads[chain]])
+
     def _deliveries(self, state: State, kind: str) -> Iterator[Holding]:
         """Yield the messages that may be delivered, for the first time or again: all that are not acknowledged."""
-        for chain, head in enumerate(state.heads[1:], 1):
+        for chain, head in enumerate(state.heads[1 : self.world.past_tasks], 1):
             path = self.tree.path(head)
             for position, node in enumerate(path):
                 if self.tree.fact[node].kind == kind and (chain, node) not in state.acked:
@@ -393,9 +443,12 @@ class _Explorer:
     def _work(self, state: State, holding: Holding) -> Iterator[tuple[Holding, Command]]:
         attempt = self.tree.fact[holding.node].attempt
         intents = sum(fact.kind == "intended" for fact in self.tree.facts(state.heads[holding.chain]))
-        if self.scenario.effects and intents < 2 * attempt:
+        if self.scenario.effects and intents < self.scenario.intents * attempt:
             intended = Fact("intended", attempt, "", holding.answers)
             yield holding._replace(answers=holding.answers + 1), (holding.chain, intended)
+        asked = sum(fact[:2] == ("asked", attempt) for fact in self.tree.facts(state.heads[holding.chain]))
+        if asked < self.scenario.asks:
+            yield holding._replace(sent=True), (holding.chain, Fact("asked", attempt, "", holding.answers))
         for output in self.scenario.outputs:
             result = Fact("result", attempt, output, holding.answers)
             yield holding._replace(sent=True), (holding.chain, result)
@@ -411,32 +464,12 @@ class _Explorer:
     def _forgeries(self, state: State) -> Iterator[tuple[str, State]]:
         """Write any entry at the head of any chain, as somebody with a broker's key and no manners would."""
         poorer = state._replace(forgeries=state.forgeries - 1)
-        for chain, head in enumerate(state.heads):
-            for fact in _forgeries_of(chain, in_order=self.scenario.ordered):
-                command = (chain, fact._replace(answers=self.tree.depth[head]))
+        for chain in range(self.world.past_tasks):
+            for fact in forgeries_of(self.world, chain):
+                command = (chain, self._at_head(state, chain, fact))
                 following = self._append(poorer, command, checked=False)
                 if following is not None:
                     yield self._label("forger", command), following
-
-
-_TASK_FORGERIES = (
-    *(Fact("assigned", attempt, "w") for attempt in (1, 2, 3)),
-    *(Fact("result", attempt, "new") for attempt in (1, 2)),
-    *(Fact("verdict", attempt, verdict) for attempt in (1, 2) for verdict in ("pass", "fail")),
-    *(Fact("closed", stands, "accepted") for stands in (0, 1, 2)),
-    Fact("closed", 1, "failed"),
-    Fact("closed", 0, "cancelled"),
-    Fact("intended", 3),
-)
-
-_JOB_FORGERIES = (Fact("submitted"), Fact("planned"), Fact("expanded", detail="nothing=1"))
-
-
-def _forgeries_of(chain: int, *, in_order: bool) -> tuple[Fact, ...]:
-    """Return what may be written; an early end of the job only where it is known what came before and what after."""
-    if chain:
-        return _TASK_FORGERIES
-    return (*_JOB_FORGERIES, Fact("ended", detail="failed")) if in_order else _JOB_FORGERIES
 
 
 def _moved(heads: Heads, chain: int, node: int) -> Heads:

@@ -42,13 +42,18 @@ def _begins(facts: Sequence[Fact], fact: Fact) -> bool:
 
 
 def _job_law(world: World, heads: Heads, job: Sequence[Fact], fact: Fact) -> str:
-    if fact in job or any(one.kind == fact.kind == "planned" for one in job):
+    kinds = {one.kind for one in job}
+    if fact in job or (fact.kind in {"planned", "rejected"} and fact.kind in kinds):
         return "nothing is said twice in the job's chain"
+    if fact.kind == "planned" and "rejected" in kinds:
+        return "a plan that was rejected is not accepted"
+    if fact.kind == "ended" and "planned" not in kinds and fact.detail not in {"failed", "killed"}:
+        return "a job without a plan comes to nothing"
     if fact.kind == "expanded" and _open_needs(world, heads, fact.detail.partition("=")[0]):
         return "no step is counted before what it needs is over"
     if fact.kind != "ended":
         return ""
-    last = [world.tree.fact[head] for head in heads[1:]]
+    last = [world.tree.fact[head] for head in heads[1 : world.past_tasks]]
     if any(one.kind not in {"", "closed"} for one in last):
         return "no job is closed while a task is open"
     if fact.detail == "succeeded" and any(one.detail != "accepted" for one in last):
@@ -57,36 +62,69 @@ def _job_law(world: World, heads: Heads, job: Sequence[Fact], fact: Fact) -> str
 
 
 def _task_law(facts: Sequence[Fact], fact: Fact) -> str:
+    return next((law for law, broken in _task_laws(facts, fact) if broken), "")
+
+
+def _task_laws(facts: Sequence[Fact], fact: Fact) -> Iterator[tuple[str, bool]]:
+    """Yield each law about what may follow ``facts`` in a task's chain, and whether it is broken."""
     current = max((one.attempt for one in facts if one.kind == "assigned"), default=0)
     of_attempt = [one for one in facts if one.attempt == fact.attempt]
     closed = any(one.kind == "closed" for one in facts)
+    last = facts[-1].kind if facts else ""
     match fact.kind:
-        case "closed" if closed:
-            return "no task is closed twice"
-        case "closed" if fact.detail == "accepted":
-            stands = [one for one in of_attempt if one.kind == "verdict" and one.detail == "pass"]
-            return "" if stands and fact.attempt == current else "nothing is accepted without a pass of what stands"
-        case "verdict" if any(one.kind == "verdict" for one in of_attempt):
-            return "no attempt has two standing verdicts"
-        case "assigned" if any(one.kind == "assigned" for one in of_attempt):
-            return "no attempt is assigned twice"
-        case "result" | "verdict" | "intended" if closed or fact.attempt != current:
-            return f"no {fact.kind} enters after its task moved on"
-        case "result" if any(one.kind in {"result", "verdict"} for one in of_attempt):
-            return "no result enters after its task moved on"
-        case "assigned" if closed:
-            return "no task goes on after it was closed"
-        case "assigned" if any(one.kind == "verdict" and one.detail == "pass" for one in facts):
-            return "nothing that passed is redone"
-        case "assigned" if any(one.kind == "result" and one.detail == "same" and one.attempt > 1 for one in facts):
-            return "the same result is not paid for twice"
+        case "closed":
+            yield "no task is closed twice", closed
+            yield "no task fails without a verdict", fact.detail == "failed" and last != "verdict"
+            passed = any(one.kind == "verdict" and one.detail == "pass" for one in of_attempt)
+            accepted = fact.detail == "accepted"
+            yield (
+                "nothing is accepted without a pass of what stands",
+                accepted and not (passed and fact.attempt == current),
+            )
+        case "result" | "verdict" | "intended" | "asked":
+            judged = fact.kind == "verdict" and any(one.kind == "verdict" for one in of_attempt)
+            yield "no attempt has two standing verdicts", judged
+            yield f"no {fact.kind} enters after its task moved on", closed or fact.attempt != current
+            yield "nothing is done while a task waits for a person", last in {"asked", "answered"}
+            over = fact.kind == "result" and any(one.kind in {"result", "verdict"} for one in of_attempt)
+            yield "no result enters after its task moved on", over
+            doubled = fact.kind == "intended" and fact.answers != len(facts)
+            yield "two workers with one assignment do not both begin an effect", doubled
+        case "answered":
+            earlier = [one for one in facts if one.kind == "answered" and one.refers == fact.refers]
+            yield "a question is answered once", bool(earlier)
+            yield "an answer follows its question", closed or last != "asked" or fact.refers != len(facts)
+        case "assigned":
+            yield from _resumption_laws(facts, fact) if fact.refers else _redo_laws(facts, fact, closed=closed)
         case _:
-            return ""
+            pass
+
+
+def _redo_laws(facts: Sequence[Fact], fact: Fact, *, closed: bool) -> Iterator[tuple[str, bool]]:
+    of_attempt = [one for one in facts if one.kind == "assigned" and one.attempt == fact.attempt]
+    yield "no attempt is assigned twice", bool(of_attempt)
+    yield "no task goes on after it was closed", closed
+    yield "nothing that passed is redone", any(one.kind == "verdict" and one.detail == "pass" for one in facts)
+    same = any(one.kind == "result" and one.detail == "same" and one.attempt > 1 for one in facts)
+    yield "the same result is not paid for twice", same
+
+
+def _resumption_laws(facts: Sequence[Fact], fact: Fact) -> Iterator[tuple[str, bool]]:
+    waits = facts[-1].kind == "asked"
+    yield "a task that waits for a person is not assigned before the answer", waits
+    yield "an answer is used once", any(one.kind == "assigned" and one.refers == fact.refers for one in facts)
+    answer = facts[fact.refers - 1]
+    own = answer.kind == "answered" and answer.attempt == fact.attempt
+    yield "an attempt goes on from its own answer", not own
 
 
 def _ends_of(world: World, heads: Heads, step: str) -> list[Fact]:
     """Return the last entry of each task of ``step``."""
-    chains = (position for position, task in enumerate(world.chains) if position and parse_task_id(task)[0] == step)
+    chains = (
+        position
+        for position, task in enumerate(world.chains[: world.past_tasks])
+        if position and parse_task_id(task)[0] == step
+    )
     return [world.tree.fact[heads[chain]] for chain in chains]
 
 
@@ -107,7 +145,8 @@ def _beginning_law(world: World, heads: Heads, chain: int) -> str:
         ends = _ends_of(world, heads, need)
         if ends and not any(one.detail == "accepted" for one in ends):
             return "no task begins on a need that delivered nothing"
-    open_tasks = sum(head != ROOT and world.tree.fact[head].kind != "closed" for head in heads[1:])
+    tasks = heads[1 : world.past_tasks]
+    open_tasks = sum(head != ROOT and world.tree.fact[head].kind != "closed" for head in tasks)
     return "no more tasks are open than the limit" if open_tasks >= world.scenario.parallel else ""
 
 
@@ -125,6 +164,9 @@ def check_state(state: Any) -> None:
         for law, broken in _picture_laws(task):
             if broken:
                 raise Violation(law, task.id)
+    asked = {task.id for task in state.tasks.values() if task.phase.value == "asked"}
+    if state.asking != asked or asked & state.waiting:
+        raise Violation("who waits for a person waits for nobody else", f"{state.asking} {state.waiting}")
     if state.closed is not None and state.open:
         raise Violation("no job is closed while a task is open", str(state.open))
     if any(step.open < 0 or step.closed > (step.size or 0) for step in state.steps.values()):

@@ -8,13 +8,15 @@ import os
 import pytest
 from tests.model.explore import Finding, broken_laws, check_refusals, explore
 from tests.model.laws import Violation
-from tests.model.world import Crew, Scenario, step
+from tests.model.world import Crew, Fact, Scenario, step
 
 CREW = Crew(managers=2, workers=2, verifiers=1)
 """The processes of a search that keeps each of them; without, any number of them takes part."""
 
 ITEMS = (step("s", for_each=True),)
 CHAINED = (step("a"), step("b", needs=("a",)))
+ITEMS_ONCE = (step("s", for_each=True, attempts=1),)
+CHAINED_ONCE = (step("a", attempts=1), step("b", needs=("a",), attempts=1))
 FAN_IN = (step("a", for_each=True, attempts=2), step("b", needs=("a",), attempts=2))
 FAN_OUT = (step("a", attempts=2), step("b", needs=("a",), for_each=True, attempts=2))
 
@@ -42,14 +44,48 @@ DEFAULT = {
     ),
     "workers that repeat themselves": (Scenario((step("s"),), outputs=("new", "same"), crew=CREW), 595),
     "attempts with effects": (Scenario((step("s", attempts=2),), effects="head", crew=CREW), 684),
-    "one entry out of turn": (Scenario((step("s", attempts=2),), forgeries=1, verdicts=("pass", "fail")), 1_415),
+    "one entry out of turn": (Scenario((step("s", attempts=2),), forgeries=1, verdicts=("pass", "fail")), 2_039),
     "one entry out of turn, views are beginnings of the log": (
         Scenario((step("s", attempts=1),), forgeries=1, verdicts=("pass", "fail"), ordered=True),
-        1_346,
+        1_882,
     ),
     "one entry out of turn, two chained steps": (
         Scenario((step("a", attempts=1), step("b", needs=("a",), attempts=2)), forgeries=1, verdicts=("pass", "fail")),
-        3_605,
+        5_171,
+    ),
+    "questions and effects, with the crew": (
+        Scenario((step("s", attempts=2),), asks=1, effects="head", intents=1, verdicts=("pass", "fail"), crew=CREW),
+        1_930,
+    ),
+    "two questions of each attempt, killed": (
+        Scenario((step("s", attempts=2),), asks=2, verdicts=("pass", "fail"), kill=True),
+        1_845,
+    ),
+    "two items that ask without a deadline, killed": (
+        Scenario(ITEMS_ONCE, {"s": 2}, asks=1, expires=False, kill=True),
+        1_881,
+    ),
+    "a question and one entry out of turn": (
+        Scenario((step("s", attempts=1),), asks=1, forgeries=1, verdicts=("pass",)),
+        4_874,
+    ),
+    "another task's effect, announced out of turn": (
+        Scenario(CHAINED_ONCE, effects="head", forgeries=1, forged=(Fact("intended", 1, "a"),)),
+        2_543,
+    ),
+    "reports of effects, late and twice": (
+        Scenario((step("s", attempts=1),), effects="head", records=2, ordered=True, verdicts=("pass",)),
+        7_877,
+    ),
+    "reports of effects before and after a question": (
+        Scenario(
+            (step("s", attempts=1),), effects="head", intents=1, asks=1, records=2, ordered=True, verdicts=("pass",)
+        ),
+        2_888,
+    ),
+    "a plan that is rejected, two items, killed": (
+        Scenario(ITEMS_ONCE, {"s": 2}, rejects=True, kill=True, verdicts=("pass", "fail")),
+        612,
     ),
 }
 
@@ -60,6 +96,10 @@ LARGE = {
     ),
     "two entries out of turn": Scenario(
         (step("a", attempts=1), step("b", needs=("a",), attempts=1)), forgeries=2, verdicts=("pass", "fail")
+    ),
+    "two items that ask, killed": Scenario(ITEMS, {"s": 2}, asks=1, kill=True),
+    "questions, effects and an entry out of turn": Scenario(
+        (step("s", attempts=1),), asks=1, effects="head", forgeries=1, verdicts=("pass", "fail")
     ),
     "every step of every process, one attempt, killed": Scenario(
         (step("s", attempts=1),), reduced=False, kill=True, crew=CREW
@@ -126,6 +166,20 @@ def test_without_the_compare_and_set_the_laws_break(kill: bool) -> None:
     assert not kill or "no job is closed while a task is open" in broken
 
 
+ASKING_WITHOUT_CAS = {
+    "a question is answered once",
+    "an answer is used once",
+    "nothing is done while a task waits for a person",
+    "two workers with one assignment do not both begin an effect",
+}
+
+
+def test_without_the_compare_and_set_people_are_not_heard() -> None:
+    """A broker that takes every entry lets answers be used twice, effects begin twice and waiting attempts go on."""
+    scenario = Scenario((step("s", attempts=1),), asks=1, effects="head", intents=1, verdicts=("pass",), cas=False)
+    assert set(broken_laws(scenario)) >= ASKING_WITHOUT_CAS
+
+
 def test_the_crew_breaks_the_laws_without_the_compare_and_set() -> None:
     """Two managers, two workers and one verifier are enough for it."""
     with pytest.raises(Violation):
@@ -141,3 +195,4 @@ def test_a_worker_that_answers_its_assignment_after_an_effect_can_block_its_task
 def test_the_machine_refuses_what_was_told_before_and_what_answers_another_head() -> None:
     """After every log, an entry seen before changes nothing, and an entry with another ``answers`` moves nothing."""
     assert check_refusals(Scenario((step("s", attempts=2),), kill=True)) > 2_000
+    assert check_refusals(Scenario((step("s", attempts=1),), asks=1, effects="head")) > 2_000

@@ -1,4 +1,4 @@
-"""A small world of managers, workers and a verifier around one log, made for looking at every state of it.
+"""A small world of managers, workers, a verifier and a person around one log, made for looking at every state of it.
 
 The log is a set of chains, one for the job and one for each task. A chain is a node of a tree: the node names the whole
 history of the chain, so it is also the identity of the message that stands at its end. What matters is small integers,
@@ -6,6 +6,7 @@ so that hundreds of thousands of states fit and compare fast; the real ``evolve`
 of the log that any state offers.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ from tests.model.core import REAL, Core
 from interlock.protocol.messages import (
     JOB_TASK,
     CriterionVerdict,
+    EffectDone,
+    EffectInDoubt,
     EffectIntended,
     Envelope,
     Grant,
@@ -22,6 +25,9 @@ from interlock.protocol.messages import (
     JobSubmitted,
     PlanAccepted,
     PlanExpanded,
+    PlanRejected,
+    QuestionAnswered,
+    QuestionAsked,
     TaskAssigned,
     TaskClosed,
     TaskResult,
@@ -30,10 +36,13 @@ from interlock.protocol.messages import (
 from interlock.protocol.plan import parse_task_id
 from interlock.protocol.team import Agent, Limits, Step, Team
 
-__all__ = ["ROOT", "Crew", "Fact", "Scenario", "Tree", "World", "step"]
+__all__ = ["ROOT", "VERIFIER", "WORKER", "Crew", "Fact", "Scenario", "Tree", "World", "step"]
 
 ROOT = 0
 """The node of an empty chain."""
+
+WORKER, VERIFIER = "w@t", "v@t"
+"""The roles."""
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _STRIDE = 1_000  # sequences of one chain are below the next chain's first one
@@ -47,6 +56,10 @@ class Fact(NamedTuple):
     detail: str = ""
     answers: int = 0
     """How many entries the chain had for whoever decided this: the broker compares it with how many there are."""
+    by: str = ""
+    """The role that it claims to come from; empty: the one whose turn it is."""
+    refers: int = 0
+    """Which entry of the chain it is about, from 1: the question of an answer, the answer of a resumption."""
 
 
 class Crew(NamedTuple):
@@ -75,9 +88,23 @@ class Scenario:
     """Whether the job may be killed, at any time; managers hear of it late or not."""
     forgeries: int = 0
     """How many entries of any kind somebody may write out of turn, at the right head."""
+    forged: tuple[Fact, ...] = ()
+    """What is written out of turn into tasks' chains; empty: anything."""
     effects: str = ""
     """Whether a worker announces an effect before its result; ``head``: an attempt that is taken up again answers the
     chain's head; ``assignment``: it answers its assignment, as a worker without memory would."""
+    intents: int = 2
+    """How many effects an attempt may announce."""
+    asks: int = 0
+    """How many questions an attempt may ask before its result."""
+    persons: bool = True
+    """Whether somebody may answer them, at any time."""
+    expires: bool = True
+    """Whether questions have a deadline. It is over at once, and managers notice late or not."""
+    records: int = 0
+    """How many reports of effects workers may write, at any time and whoever has moved on. Needs ``ordered``."""
+    rejects: bool = False
+    """Whether the plan may be found to break a principle, before it is accepted or after."""
     cas: bool = True
     """Whether the broker compares ``answers`` with the head of the chain."""
     ordered: bool = False
@@ -150,7 +177,11 @@ class World:
         self.core = core
         self.tree = Tree()
         self.chains = (JOB_TASK, *scenario.tasks)
-        self.index = {name: position for position, name in enumerate(self.chains)}
+        """Then, one for each task, what is recorded about its effects; nothing is compared there."""
+        self.past_tasks = len(self.chains)
+        if scenario.records:
+            self.chains += scenario.tasks
+        self.index = {name: position for position, name in enumerate(self.chains[: self.past_tasks])}
         self.team = Team(
             interlock=1,
             team="t",
@@ -209,28 +240,67 @@ class World:
                 items = "blocked" if command.blocked else self.scenario.items[command.step]
                 fact = Fact("expanded", detail=f"{command.step}={items}", answers=answers)
             case "Assign":
-                fact = Fact("assigned", command.attempt, command.agent, answers)
+                resumes = command.resumes - chain * _STRIDE if command.resumes else 0
+                fact = Fact("assigned", command.attempt, command.agent, answers, refers=resumes)
+            case "AnswerByDefault":
+                fact = _answer(command, "default", answers)
             case "CloseTask":
                 fact = Fact("closed", command.stands or 0, command.outcome, answers)
             case _:
                 fact = Fact("ended", detail=command.status, answers=answers)
         return chain, fact
 
+    def replies(self, state: Any) -> Iterator[Command]:
+        """Yield what a person who sees ``state`` may answer."""
+        for name in sorted(state.asking):
+            task, chain = state.tasks[name], self.index[name]
+            yield chain, _answer(task.question.asked, "yes", task.head - chain * _STRIDE)
+
     def entry(self, chain: int, node: int) -> Any:
         """Return the real entry of the log for the end of a chain."""
         known = self._entries.get((chain, node))
         if known is None:
             fact = self.tree.fact[node]
-            answers = chain * _STRIDE + fact.answers if fact.answers else 0
+            start = self.start_of(chain)
+            answers = start + fact.answers if fact.answers else 0
             message = _message(self, chain, fact, {"answers": answers, "task": self.chains[chain]})
             known = self.core.machine.Entry(chain * _STRIDE + self.tree.depth[node], message)
             self._entries[chain, node] = known
         return known
 
+    def start_of(self, chain: int) -> int:
+        """Return what the sequences of a chain count from; reports of effects name entries of their task's chain."""
+        return self.index[self.chains[chain]] * _STRIDE
+
+
+def _answer(asked: Any, answer: str, answers: int) -> Fact:
+    return Fact("answered", asked.attempt, answer, answers, refers=int(asked.question))
+
 
 def _message(world: World, chain: int, fact: Fact, envelope: dict[str, Any]) -> Envelope:
     """Return the real message of ``fact``; nothing is validated, since a search makes many."""
     fields: dict[str, Any] = {**envelope, "attempt": fact.attempt}
+    if chain == 0:
+        return _message_of_job(world, fact, fields)
+    match fact.kind:
+        case "assigned":
+            name, index = parse_task_id(world.chains[chain])
+            resumes = world.start_of(chain) + fact.refers if fact.refers else 0
+            parts = {"role": f"{fact.detail}@t", "verifier": VERIFIER, "grant": Grant.model_construct(seconds=1.0)}
+            return _make(TaskAssigned, fields, step=name, index=index, resumes=resumes, **parts)
+        case "verdict":
+            holds = {"pass": True, "fail": False, "uncertain": None}[fact.detail]
+            found = CriterionVerdict.model_construct(criterion="c", holds=holds, evidence=str(fact.attempt), change="")
+            return _make(TaskVerdict, fields, by=fact.by or VERIFIER, verdict=fact.detail, criteria=(found,))
+        case "answered":
+            return _make(QuestionAnswered, fields, question=str(fact.refers), answer=fact.detail)
+        case "closed":
+            return _make(TaskClosed, fields, outcome=fact.detail, stands=fact.attempt or None)
+        case _:
+            return _message_of_worker(world, chain, fact, {**fields, "by": fact.by or WORKER})
+
+
+def _message_of_job(world: World, fact: Fact, fields: dict[str, Any]) -> Envelope:
     match fact.kind:
         case "submitted":
             return _make(JobSubmitted, fields, team=world.team, goal="g")
@@ -239,29 +309,33 @@ def _message(world: World, chain: int, fact: Fact, envelope: dict[str, Any]) -> 
             needed = {need for one in steps for need in one.needs}
             ends = tuple(one.step for one in steps if one.step not in needed)
             return _make(PlanAccepted, fields, version=1, steps=steps, result_steps=ends)
+        case "rejected":
+            return _make(PlanRejected, fields, version=1, reasons=("it breaks a principle",))
         case "expanded":
             name, _, items = fact.detail.partition("=")
             blocked = items == "blocked"
             return _make(
                 PlanExpanded, fields, step=name, items=0 if blocked else int(items), reason=items if blocked else ""
             )
-        case "assigned":
-            name, index = parse_task_id(world.chains[chain])
-            grant = Grant.model_construct(seconds=1.0)
-            return _make(TaskAssigned, fields, step=name, index=index, role=f"{fact.detail}@t", grant=grant)
-        case "intended":
-            return _make(EffectIntended, fields)
-        case "result":
-            output = fact.attempt if fact.detail == "new" else 1
-            return _make(TaskResult, fields, role="v@t", status="done", output=output)
-        case "verdict":
-            holds = {"pass": True, "fail": False, "uncertain": None}[fact.detail]
-            found = CriterionVerdict.model_construct(criterion="c", holds=holds, evidence=str(fact.attempt), change="")
-            return _make(TaskVerdict, fields, verdict=fact.detail, criteria=(found,))
-        case "closed":
-            return _make(TaskClosed, fields, outcome=fact.detail, stands=fact.attempt or None)
         case _:
             return _make(JobClosed, fields, status=fact.detail)
+
+
+def _message_of_worker(world: World, chain: int, fact: Fact, fields: dict[str, Any]) -> Envelope:
+    key = fact.detail or world.chains[chain]
+    match fact.kind:
+        case "intended":
+            return _make(EffectIntended, fields, key=key, tool="x.y", effect="once")
+        case "done" | "failed":
+            return _make(EffectDone, fields, key=key, outcome="", failed=fact.kind == "failed")
+        case "doubt":
+            return _make(EffectInDoubt, fields, key=key, reason="lost")
+        case "asked":
+            expires = NOW if world.scenario.expires else None
+            return _make(QuestionAsked, fields, question=str(fact.answers + 1), text="", expires=expires)
+        case _:
+            output = fact.attempt if fact.detail == "new" else 1
+            return _make(TaskResult, fields, role=VERIFIER, status="done", output=output)
 
 
 def _make(model: type[Envelope], envelope: dict[str, Any], **fields: Any) -> Envelope:

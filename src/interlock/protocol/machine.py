@@ -195,7 +195,12 @@ def _of_this_task(state: JobState, message: EffectIntended | EffectDone | Effect
 
 def _asked(state: JobState, task: TaskState, message: QuestionAsked) -> JobState:
     task = replace(task, phase=Phase.ASKED, question=Question(message))
-    return replace(state, tasks=state.tasks.insert(task.id, task), asking=state.asking | {task.id})
+    return replace(
+        state,
+        tasks=state.tasks.insert(task.id, task),
+        asking=state.asking | {task.id},
+        waiting=state.waiting - {task.id},
+    )
 
 
 def _answered(
