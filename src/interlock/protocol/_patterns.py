@@ -136,7 +136,7 @@ def path_is_below(path: str, folder: str) -> bool:
 _URL_PATTERN = re.compile(
     r"(?P<scheme>https?|\*)://(?P<host>[^/:\[\]?#]+|\[[^\]]*\])(:(?P<port>[0-9]{1,5}|\*))?(?P<path>/.*)?"
 )
-_PARTS = re.compile(r"/\*\*$|\*\*|\\[*\\]|\*|[^*\\]+|\\")
+_PARTS = re.compile(r"/\*\*$|\*\*|\\[*\\]|\*|(?:(?!/\*\*$)[^*\\])+|\\")
 _WILD = {"/**": "below", "**": "any", "*": "name"}
 
 

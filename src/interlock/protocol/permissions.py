@@ -249,19 +249,29 @@ def _judge_layer(layer: Layer, call: Call) -> Decision | None:
 
 
 def _judge(layer: Layer, call: Call) -> Decision | None:
-    rules = layer.permissions
-    for rule in rules.deny:
-        if rule_matches(parse_rule(rule), call, layer, loose=True):
+    denying, asking, allowing = _parsed(layer)
+    for rule, spec in denying:
+        if rule_matches(spec, call, layer, loose=True):
             return Decision("deny", rule_text(rule), layer.name, f"{layer.name} denies it")
-    asked = next((rule for rule in rules.ask if rule_matches(parse_rule(rule), call, layer, loose=True)), None)
-    if asked is not None:
-        return Decision("ask", rule_text(asked), layer.name, f"{layer.name} has a person asked for it")
-    return _allowed(layer, call) if rules.allow else None
+    for rule, spec in asking:
+        if rule_matches(spec, call, layer, loose=True):
+            return Decision("ask", rule_text(rule), layer.name, f"{layer.name} has a person asked for it")
+    return _allowed(layer, allowing, call) if allowing else None
 
 
-def _allowed(layer: Layer, call: Call) -> Decision:
+_Rules = Sequence[tuple[PermissionRule, RuleSpec]]
+
+
+def _parsed(layer: Layer) -> tuple[_Rules, _Rules, _Rules]:
+    """Return all rules of a layer, read; one that cannot be read spoils the layer, whatever the others say."""
+    rules = layer.permissions
+    deny, ask, allow = ([(rule, parse_rule(rule)) for rule in some] for some in (rules.deny, rules.ask, rules.allow))
+    return deny, ask, allow
+
+
+def _allowed(layer: Layer, rules: _Rules, call: Call) -> Decision:
     """Return what the allow rules say: each command of the call must be allowed by one of them."""
-    decisions = [_allowed_part(layer, part) for part in _parts(call)]
+    decisions = [_allowed_part(layer, rules, part) for part in _parts(call)]
     return max(decisions, key=lambda decision: _STRICTNESS[decision.outcome])
 
 
@@ -274,10 +284,9 @@ def _parts(call: Call) -> list[Call]:
     return parts
 
 
-def _allowed_part(layer: Layer, call: Call) -> Decision:
+def _allowed_part(layer: Layer, rules: _Rules, call: Call) -> Decision:
     suspect: tuple[str, str] | None = None
-    for rule in layer.permissions.allow:
-        parsed = parse_rule(rule)
+    for rule, parsed in rules:
         if not rule_matches(parsed, call, layer, loose=False):
             continue
         untrusted = _untrusted(parsed, call)

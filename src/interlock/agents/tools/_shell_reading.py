@@ -68,10 +68,25 @@ class Reading:
         root = _parser().parse(self._source).root_node
         if root.has_error:
             raise NotUnderstood("it is no complete command line: a quote, a bracket or a word is missing")
+        self._check_gaps(root)
         line = self._statements(root.children)
         if not self.commands:
             raise NotUnderstood("it runs nothing")
         return line
+
+    def _check_gaps(self, node: "Node") -> None:
+        """Refuse a line of which the parser leaves something out."""
+        left = [node]
+        while left:
+            one = left.pop()
+            if one.type in {"string", "heredoc_redirect"}:
+                continue
+            at = one.start_byte
+            for child in one.children:
+                if not re.fullmatch(r"([ \t\n]|\\\n)*", self._slice(at, child.start_byte)):
+                    raise NotUnderstood(f"{_shown(one)} is not certainly understood")
+                at = child.end_byte
+            left += one.children
 
     def _note(self, *words: str) -> None:
         self.commands.append(words)

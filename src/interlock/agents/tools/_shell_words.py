@@ -39,7 +39,7 @@ def plain(text: str, *, splits: bool = True) -> Word:
     :raises NotUnderstood: it holds characters that mean something to a shell, other than ``*`` and ``?``.
     """
     if text in {"[", "]", "!", "{}"}:
-        return Word(text, text if text == "[" else literal(text))
+        return Word(text, text if text in {"[", "]"} else literal(text))
     pieces = re.findall(r"\\.|[^\\]|\\$", text, re.DOTALL)
     bare = "".join(piece for piece in pieces if not piece.startswith("\\"))
     if _SPECIAL.search(bare) or any(piece in {"\\", "\\\n"} for piece in pieces):

@@ -36,4 +36,6 @@ def normal_command(text: str) -> tuple[str, tuple[tuple[str, ...], ...]]:
         line = reading.whole()
     except NotUnderstood as error:
         raise CommandNotUnderstood(text, str(error)) from None
+    except RecursionError:
+        raise CommandNotUnderstood(text, "it is nested too deeply") from None
     return line, tuple(reading.commands)
