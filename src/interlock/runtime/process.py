@@ -28,9 +28,6 @@ __all__ = ["main"]
 
 _log = logging.getLogger(__name__)
 
-_NICE = 5
-"""How much an agent stands back for its supervisor and the broker, so that agents that compute hold up no stop."""
-
 _FLUSH = 0.2
 """Seconds that the last spans have to leave: less than the supervisor waits after the last word."""
 
@@ -42,7 +39,6 @@ def main() -> int:
     """
     configure_logging(sys.argv[1] if len(sys.argv) > 1 else "agent")
     try:
-        os.nice(_NICE)
         adopt_orphans()  # so that the supervisor finds all that this process ever started below it
         line, told = first_line(sys.stdin.fileno())
         config = ProcessConfig.model_validate_json(line)
