@@ -15,6 +15,8 @@ from interlock.runtime._nats_server import NatsServer, ServerOptions, find_binar
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import BrokerRefused
+from interlock.runtime.credentials import STREAMS, Party, accounts
+from interlock.runtime.keyring import Keyring
 
 
 class KillableBroker:
@@ -27,7 +29,10 @@ class KillableBroker:
     @asynccontextmanager
     async def run(cls, state: Path) -> "AsyncIterator[KillableBroker]":
         """Run one with its store in the folder ``state``."""
-        options = ServerOptions(find_binary(), state, "secret-of-a-test", durable=False, port=-1)
+        keys = Keyring(state / "keys")
+        keys.make([Party("operator")])
+        operator = replace(keys.login("nats://127.0.0.1", Party("operator")), keys=None)
+        options = ServerOptions(find_binary(), state, accounts(keys.public(), "main"), operator, durable=False, port=-1)
         broker = cls(await start(options))
         try:
             yield broker
@@ -61,10 +66,11 @@ class KillableBroker:
         self._reload([])
 
     def _reload(self, more_users: list[dict[str, Any]]) -> None:
-        users = [{"user": self.address.user, "password": self.address.password}, *more_users]
         path = self._server.options.state / "nats-server.conf"
-        lines = [line for line in path.read_text().splitlines() if not line.startswith("authorization")]
-        path.write_text("\n".join([*lines, f"authorization: {json.dumps({'users': users})}"]))
+        config = json.loads(path.read_text())
+        users = config["accounts"][STREAMS]["users"]
+        users[:] = [user for user in users if "nkey" in user] + more_users
+        path.write_text(json.dumps(config))
         os.kill(self._server.process.pid, signal.SIGHUP)
 
 

@@ -1,4 +1,7 @@
-"""Large bodies by their digest, laid out as a NATS object store, so that ``nats object`` reads them too."""
+"""Large bodies by their digest, laid out as a NATS object store, so that ``nats object`` reads them too.
+
+A body is written once and what was written first stands: nobody can take the place of somebody else's body.
+"""
 
 import base64
 import hashlib
@@ -9,6 +12,7 @@ from typing import Any
 
 from interlock.protocol.codec import StoredBody
 from interlock.runtime._jetstream import answer_of, direct_get, ensure_stream
+from interlock.runtime._names import bucket, bucket_stream
 from interlock.runtime._wire import Wire
 from interlock.runtime.bus_errors import BodyCorrupt, BodyMissing
 
@@ -20,8 +24,8 @@ class Blobs:
 
     def __init__(self, wire: Wire, ns: str) -> None:
         self._wire = wire
-        self._bucket = f"IL_{ns}"
-        self._stream = f"OBJ_{self._bucket}"
+        self._bucket = bucket(ns)
+        self._stream = bucket_stream(ns)
 
     async def ensure(self, replicas: int) -> None:
         """Create the bucket unless it is there."""
@@ -31,7 +35,6 @@ class Blobs:
             "subjects": [f"{prefix}.C.>", f"{prefix}.M.>"],
             "discard": "new",
             "num_replicas": replicas,
-            "allow_rollup_hdrs": True,
             "allow_direct": True,
         }
         await ensure_stream(self._wire, config)
@@ -62,7 +65,7 @@ class Blobs:
         return body
 
     async def _meta(self, stored: StoredBody) -> dict[str, Any] | None:
-        raw = await direct_get(self._wire, self._stream, {"last_by_subj": self._meta_subject(stored)})
+        raw = await direct_get(self._wire, self._stream, {"seq": 1, "next_by_subj": self._meta_subject(stored)})
         return json.loads(raw.body) if raw and raw.body else None
 
     async def _write(self, stored: StoredBody, body: bytes) -> None:
@@ -81,10 +84,10 @@ class Blobs:
             "digest": f"SHA-256={base64.urlsafe_b64encode(bytes.fromhex(stored.digest[7:])).decode()}",
             "options": {"max_chunk_size": _CHUNK},
         }
-        await self._store(self._meta_subject(stored), json.dumps(meta).encode(), {"Nats-Rollup": "sub"})
+        await self._store(self._meta_subject(stored), json.dumps(meta).encode())
 
-    async def _store(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        answer_of(subject, await self._wire.request(subject, body, headers))
+    async def _store(self, subject: str, body: bytes) -> None:
+        answer_of(subject, await self._wire.request(subject, body))
 
     async def _read(self, stored: StoredBody, meta: Mapping[str, Any]) -> bytes:
         body, sequence, subject = bytearray(), 0, self._chunk_subject(meta["nuid"])

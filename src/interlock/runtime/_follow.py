@@ -95,7 +95,13 @@ class Follow:
             "num_replicas": 1,
             "inactive_threshold": _FORGET_SECONDS * NS_PER_SECOND,
         }
-        info = await api(self._wire, f"CONSUMER.CREATE.{self._stream}", {"stream_name": self._stream, "config": config})
+        call = f"CONSUMER.CREATE.{self._stream}"
+        if len(self._filters) == 1:  # then they stand in the subject, where an agent's credentials bound them
+            name = self._wire.new_inbox().rpartition(".")[2]
+            config = {**config, "name": name, "filter_subject": self._filters[0]}
+            del config["filter_subjects"]
+            call = f"{call}.{name}.{self._filters[0]}"
+        info = await api(self._wire, call, {"stream_name": self._stream, "config": config})
         self._consumer, self._consumer_seq = info["name"], 0
         if self._pending is None:
             self._pending = info["num_pending"]
@@ -104,7 +110,7 @@ class Follow:
 
     async def _drop_consumer(self) -> None:
         """Delete the consumer where that is possible now; elsewhere the broker forgets it by itself."""
-        if self._consumer and self._wire.is_up:
+        if self._consumer and self._wire.is_up and self._wire.address.lane is None:
             with suppress(BusError):
                 await api(self._wire, f"CONSUMER.DELETE.{self._stream}.{self._consumer}")
         self._consumer = None

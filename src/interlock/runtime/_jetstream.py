@@ -16,6 +16,9 @@ NS_PER_SECOND = 1_000_000_000
 SEQUENCE_WRONG = frozenset({10071, 10164})
 """Error codes of a publish whose expected last sequence is not the last one."""
 
+NO_CONSUMER = 10014
+"""The code for a consumer that is not there."""
+
 _NAME_IN_USE = 10058
 _UNAVAILABLE = 503
 _NO_MESSAGE = 10037
@@ -37,7 +40,7 @@ async def api(wire: Wire, call: str, arguments: Mapping[str, Any] | None = None)
 
     :raises BrokerComplaint: the answer is an error
     """
-    subject = f"$JS.API.{call}"
+    subject = f"{wire.address.api}.{call}"
     reply = await wire.request(subject, json.dumps(arguments).encode() if arguments else b"")
     return answer_of(subject, reply)
 
@@ -66,7 +69,7 @@ async def ensure_stream(wire: Wire, config: Mapping[str, Any]) -> None:
 
 async def direct_get(wire: Wire, stream: str, query: Mapping[str, Any]) -> Raw | None:
     """Return one stored message, perhaps from a replica that lags behind; None where there is none."""
-    reply = await wire.request(f"$JS.API.DIRECT.GET.{stream}", json.dumps(query).encode())
+    reply = await wire.request(f"{wire.address.api}.DIRECT.GET.{stream}", json.dumps(query).encode())
     headers = dict(reply.headers or {})
     if "Status" in headers:
         return None

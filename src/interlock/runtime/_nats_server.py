@@ -7,36 +7,26 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 from anyio.abc import Process
 
 from interlock.backends import _tether
+from interlock.runtime._keys import public_key, signed
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.broker_errors import BrokerBinaryMissing, BrokerStartFailed, BrokerTooOld
+from interlock.runtime.keyring import write_private
 
-USER = "interlock"
 MIN_VERSION = (2, 12)
 START_SECONDS = 15.0
 STOP_SECONDS = 0.7
 POLL_SECONDS = 0.01
 LOG_BYTES_SHOWN = 2000
 MAX_PAYLOAD = 2 * 1024 * 1024
-
-_CONFIG = """\
-server_name: interlock
-host: "127.0.0.1"
-port: {port}
-max_payload: {max_payload}
-ping_interval: "2s"
-ping_max: 2
-ports_file_dir: {state}
-authorization {{ user: {user}, password: {password} }}
-jetstream {{ store_dir: {store}, sync_interval: {sync} }}
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +35,10 @@ class ServerOptions:
 
     binary: Path
     state: Path
-    password: str
+    accounts: Mapping[str, Any]
+    """The accounts, users and permissions of its configuration."""
+    operator: BrokerAddress
+    """How its operator logs in; the port in it is none."""
     durable: bool
     port: int
     """-1: any free one."""
@@ -64,7 +57,7 @@ class NatsServer:
     @property
     def address(self) -> BrokerAddress:
         """Where it is."""
-        return BrokerAddress(f"nats://127.0.0.1:{self.port}", USER, self.options.password)
+        return replace(self.options.operator, url=f"nats://127.0.0.1:{self.port}")
 
     async def stop(self) -> None:
         """End it: a request first, then, after ``STOP_SECONDS``, by force. Not stopped by a cancellation."""
@@ -123,28 +116,23 @@ def _config_path(state: Path) -> Path:
 
 
 def _write_config(options: ServerOptions) -> Path:
-    quoted = {"state": str(options.state), "store": str(options.state / "jetstream"), "password": options.password}
-    text = _CONFIG.format(
-        port=options.port,
-        max_payload=MAX_PAYLOAD,
-        user=USER,
-        sync="always" if options.durable else '"2m"',
-        **{key: json.dumps(value, ensure_ascii=False) for key, value in quoted.items()},
-    )
+    config = {
+        "server_name": "interlock",
+        "host": "127.0.0.1",
+        "port": options.port,
+        "max_payload": MAX_PAYLOAD,
+        "ping_interval": "2s",  # who is cut off is noticed within seconds, so that nobody's work goes to the dead
+        "ping_max": 2,
+        "ports_file_dir": str(options.state),
+        "jetstream": {
+            "store_dir": str(options.state / "jetstream"),
+            "sync_interval": "always" if options.durable else "2m",
+        },
+        "accounts": options.accounts,
+    }
     path = _config_path(options.state)
-    write_private(path, text)
+    write_private(path, json.dumps(config, ensure_ascii=False, indent=1))
     return path
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write ``text`` to a file that only this user can read, also where the file was there before.
-
-    :raises OSError: it cannot be written
-    """
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
 
 
 def _new_log(state: Path) -> Path:
@@ -187,8 +175,9 @@ async def _answers(options: ServerOptions, port: int) -> bool:
         async with await anyio.connect_tcp("127.0.0.1", port) as stream:
             info = json.loads((await stream.receive()).split(b"\r\n")[0].removeprefix(b"INFO "))
             _check_version(options.binary, info["version"])
-            login = json.dumps({"verbose": False, "user": USER, "pass": options.password})
-            await stream.send(f"CONNECT {login}\r\nPING\r\n".encode())
+            seed = options.operator.seed or ""
+            login = {"verbose": False, "nkey": public_key(seed), "sig": signed(seed, info["nonce"])}
+            await stream.send(f"CONNECT {json.dumps(login)}\r\nPING\r\n".encode())
             return (await stream.receive()).startswith(b"PONG") and bool(info.get("jetstream"))
     except (OSError, anyio.EndOfStream, anyio.BrokenResourceError, ValueError):
         return False

@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 
 from interlock.runtime._jetstream import NS_PER_SECOND, Raw
 from interlock.runtime._wire import Wire
-from interlock.runtime.bus_errors import BrokerComplaint, BrokerUnreachable, NobodyListens, ReplyMissing
+from interlock.runtime.bus_errors import BrokerComplaint, BrokerUnreachable, NobodyListens, PublishDenied, ReplyMissing
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ class Pull:
         self._era: anyio.Event | None = None
         self._heard = 0.0
         self._subject = self._inbox = ""
+        self._denied: PublishDenied | None = None
         self._running = anyio.CancelScope()
         self._stopped = anyio.Event()
 
@@ -102,9 +103,12 @@ class Pull:
             self._heard = time.monotonic()
         self._outstanding += room
         with suppress(BrokerUnreachable):  # the era ends with the connection
-            await self._wire.publish(
-                f"$JS.API.CONSUMER.MSG.NEXT.{self._subject}", json.dumps(request).encode(), self._inbox
-            )
+            await self._wire.publish(self._next, json.dumps(request).encode(), self._inbox)
+
+    @property
+    def _next(self) -> str:
+        """Where messages are asked for."""
+        return f"{self._wire.address.api}.CONSUMER.MSG.NEXT.{self._subject}"
 
     async def _pull_for_ever(self) -> None:
         while True:
@@ -119,6 +123,10 @@ class Pull:
                 _log.warning("%s", error)
             if self._wire.is_up:  # it is the consumer or a request that is the matter
                 await anyio.sleep(RETRY_SECONDS)
+
+    def _deny(self, denied: PublishDenied) -> None:
+        self._denied = denied
+        self._end_era()
 
     def _end_era(self) -> None:
         self._inbox = ""
@@ -138,9 +146,12 @@ class Pull:
         try:
             if not era.is_set():
                 self._inbox = inbox
-            await self.ask()
-            while not era.is_set():
-                await self._watch_silence(era)
+            with self._wire.told_if_denied(self._next, self._deny):
+                await self.ask()
+                while not era.is_set():
+                    await self._watch_silence(era)
+            if self._denied:
+                raise self._denied
         finally:
             self._inbox = ""
             with anyio.CancelScope(shield=True):

@@ -8,8 +8,9 @@ import asyncio
 import itertools
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,8 @@ from nats.aio.client import Client, Srv
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from interlock.runtime.address import BrokerAddress
+from interlock.runtime._keys import public_key
+from interlock.runtime.address import BrokerAddress, inbox_of
 from interlock.runtime.bus_errors import (
     BrokerRefused,
     BrokerUnreachable,
@@ -115,6 +117,7 @@ class Wire:
         self._client = _Client(self._lose)
         self._up = anyio.Event()
         self._lost_watchers: set[Callable[[], None]] = set()
+        self._denied_watchers: dict[str, Callable[[PublishDenied], None]] = {}
         self._waiting: dict[str, _Waiting] = {}
         self._tokens = itertools.count()
         self._inbox = ""
@@ -161,6 +164,15 @@ class Wire:
             yield
         finally:
             self._lost_watchers.discard(lost)
+
+    @contextmanager
+    def told_if_denied(self, subject: str, denied: Callable[[PublishDenied], None]) -> Iterator[None]:
+        """Call ``denied`` where the broker lets nothing that is published to ``subject`` inside the block pass."""
+        self._denied_watchers[subject.lower()] = denied
+        try:
+            yield
+        finally:
+            self._denied_watchers.pop(subject.lower(), None)
 
     def new_inbox(self) -> str:
         """Return a subject that nobody else uses."""
@@ -227,7 +239,9 @@ class Wire:
             raise
         if subject.lower() in self._denied_subscriptions:
             await subscription.unsubscribe()
-            raise SubscribeDenied(subject)
+            denied = SubscribeDenied(subject)
+            _log.error("%s", denied)
+            raise denied
         return subscription
 
     async def unsubscribe(self, subscription: Subscription) -> None:
@@ -269,6 +283,7 @@ class Wire:
                 user=self.address.user,
                 password=self.address.password,
                 token=self.address.token,
+                **_secured(self.address),
                 pending_size=0,
                 ping_interval=1,
                 max_outstanding_pings=2,
@@ -325,11 +340,13 @@ class Wire:
             self._denied_subscriptions.add(subject)
             return
         concerned = [one for one in self._waiting.values() if one.subject.lower() == subject]
+        told = PublishDenied(concerned[0].subject if concerned else subject)
+        _log.error("%s", told)
         for waiting in concerned:
             if not waiting.reply.done():
                 waiting.reply.set_result(PublishDenied(waiting.subject))
-        if not concerned:
-            _log.error("the broker's permissions do not let this user publish to %s", subject)
+        if watcher := self._denied_watchers.get(subject):
+            watcher(told)
 
     def _lose(self, reason: str) -> None:
         """Fail at once whatever waits for this connection."""
@@ -377,6 +394,21 @@ async def _answer(waiting: _Waiting) -> Any:
     if isinstance(answer, BusError):
         raise answer
     return answer
+
+
+def _secured(address: BrokerAddress) -> dict[str, Any]:
+    """Return what the client is told of keys and certificates.
+
+    :raises KeysUnusable: the key is none
+    :raises OSError: the certificates cannot be read
+    """
+    told: dict[str, Any] = {}
+    if address.seed is not None:
+        inbox = inbox_of(public_key(address.seed)).encode()
+        told |= {"nkeys_seed_str": address.seed, "inbox_prefix": inbox}
+    if address.ca is not None:
+        told["tls"] = ssl.create_default_context(cafile=address.ca)
+    return told
 
 
 async def _hang_up(client: _Client) -> None:

@@ -3,7 +3,13 @@
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["AddressInvalid", "BrokerAddress"]
+__all__ = ["AGENT_API", "API", "AddressInvalid", "BrokerAddress", "inbox_of"]
+
+API = "$JS.API"
+"""What the subjects of JetStream's API begin with."""
+
+AGENT_API = "il-api"
+"""What they begin with for an agent, whose credentials let it into an account of its own."""
 
 _SCHEMES = ("nats", "tls", "ws", "wss")
 
@@ -25,6 +31,19 @@ class BrokerAddress:
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
+    seed: str | None = field(default=None, repr=False)
+    """Of the nkey to log in with."""
+    keys: str | None = None
+    """The folder with the keys of all parties, for who starts agents; None: they log in as this says."""
+    ca: str | None = None
+    """The file with the certificates to trust, where the broker talks TLS; None: those of the system."""
+    lane: int | None = None
+    """Only with an agent's credentials: which of its role's queues it takes from. None: they let it do everything."""
+
+    @property
+    def api(self) -> str:
+        """What the subjects of JetStream's API begin with for who logs in like this."""
+        return API if self.lane is None else AGENT_API
 
     @classmethod
     def parse(cls, url: str) -> "BrokerAddress":
@@ -48,3 +67,8 @@ class BrokerAddress:
 
     def __str__(self) -> str:
         return self.url
+
+
+def inbox_of(public_key: str) -> str:
+    """Return what the inboxes of who logs in with a key begin with; nobody else may listen there."""
+    return f"_INBOX.{public_key}"

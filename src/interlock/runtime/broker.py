@@ -1,4 +1,4 @@
-"""The embedded broker: a nats-server of our own on the loopback interface, its store in a folder.
+"""The embedded broker: a nats-server of our own on the loopback interface, its store and its keys in a folder.
 
 Two profiles. The fast one leaves it to the operating system when bytes reach the disk: what was acknowledged survives
 ``kill -9`` of every process, not a power cut of the last moments. The durable one syncs before it acknowledges.
@@ -9,17 +9,18 @@ import fcntl
 import json
 import logging
 import os
-import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 
-from interlock.runtime._nats_server import NatsServer, ServerOptions, find_binary, start, write_private
+from interlock.runtime._nats_server import NatsServer, ServerOptions, find_binary, start
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.broker_errors import BrokerError, StateFolderInUse, StateFolderUnusable
+from interlock.runtime.credentials import Party, accounts
+from interlock.runtime.keyring import Keyring, write_private
 
 __all__ = ["embedded_broker", "running_broker"]
 
@@ -33,17 +34,25 @@ _RESTART_SECONDS = (0.0, 0.2, 1.0, 5.0)
 
 @asynccontextmanager
 async def embedded_broker(
-    state: Path, *, durable: bool = False, port: int | None = None, binary: Path | None = None
+    state: Path,
+    *,
+    parties: Iterable[Party] = (),
+    ns: str = "main",
+    durable: bool = False,
+    port: int | None = None,
+    binary: Path | None = None,
 ) -> AsyncIterator[BrokerAddress]:
-    """Run a nats-server with its store in ``state`` and yield where it is; it is stopped on leaving.
+    """Run a nats-server with its store in ``state`` and yield its operator's login; it is stopped on leaving.
 
-    It listens on 127.0.0.1 only, on ``port`` or any free one, wants a password, stands in a session of its own and dies
-    with this process. A server that dies by itself is started again with the same port, password and store.
-    The folder, made if need be, also keeps the password (``secret``), the log (``nats-server.log``) and, while
-    the server runs, its address for ``running_broker``.
+    It listens on 127.0.0.1 only, on ``port`` or any free one, stands in a session of its own and dies with this
+    process. A server that dies by itself is started again with the same port, keys and store. It lets in whoever has
+    a key: its operator, ``parties``, and those of earlier times, each only to what it may do in the namespace ``ns``.
+    The folder, made if need be, also keeps the keys (``keys``), the log (``nats-server.log``) and, while the server
+    runs, its address for ``running_broker``.
 
     :raises StateFolderInUse: another broker works on the folder
     :raises StateFolderUnusable: the folder cannot be made, read or written
+    :raises KeysUnusable: the same of its keys
     :raises BrokerBinaryMissing: there is no nats-server to start
     :raises BrokerTooOld: it is older than 2.12
     :raises BrokerStartFailed: it did not come up; the end of its log is in the message
@@ -51,11 +60,15 @@ async def embedded_broker(
     found = find_binary(binary)
     state = Path(os.path.abspath(state))  # noqa: ASYNC240, PTH100 - looks at no disk: links stay as they are
     async with _holding(state) as lock:
-        options = ServerOptions(found, state, _secret(state), durable, -1 if port is None else port, (lock,))
+        keys = _keyring(state)
+        keys.make([Party("operator"), *parties])
+        operator = keys.login("nats://127.0.0.1", Party("operator"))
+        wanted = -1 if port is None else port
+        options = ServerOptions(found, state, accounts(keys.public(), ns), operator, durable, wanted, (lock,))
         server = await start(options)
         keeper = asyncio.create_task(_keep_alive(server), name="broker keeper")
         try:
-            write_private(state / "broker.json", json.dumps({**asdict(server.address), "pid": os.getpid()}))
+            write_private(state / "broker.json", json.dumps({"url": server.address.url, "pid": os.getpid()}))
             yield server.address
         finally:
             (state / "broker.json").unlink(missing_ok=True)
@@ -63,12 +76,22 @@ async def embedded_broker(
 
 
 def running_broker(state: Path) -> BrokerAddress | None:
-    """Return the address of the broker that another process runs on ``state``, None if there is none."""
+    """Return the operator's login to the broker that another process runs on ``state``, None if there is none.
+
+    :raises KeyMissing: its keys were taken away
+    :raises KeysUnusable: its keys cannot be read
+    """
+    state = Path(os.path.abspath(state))  # noqa: PTH100 - links stay as they are
     try:
         written = json.loads((state / "broker.json").read_text())
-        return BrokerAddress(**written) if _lives(written.pop("pid")) else None
+        url = written["url"] if _lives(written["pid"]) else None
     except (OSError, ValueError, KeyError, TypeError):  # none, or being written right now
         return None
+    return None if url is None else _keyring(state).login(url, Party("operator"))
+
+
+def _keyring(state: Path) -> Keyring:
+    return Keyring(state / "keys")
 
 
 async def _stop(keeper: "asyncio.Task[None]", server: NatsServer) -> None:
@@ -148,14 +171,3 @@ def _lives(pid: int) -> bool:
     except PermissionError:  # it belongs to somebody else
         pass
     return True
-
-
-def _secret(state: Path) -> str:
-    """Return the folder's password; made once, so that clients find their way back after a restart."""
-    path = state / "secret"
-    try:
-        if not path.exists():
-            write_private(path, secrets.token_hex(32))
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise StateFolderUnusable(state, error.strerror or str(error)) from None

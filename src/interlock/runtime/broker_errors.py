@@ -8,6 +8,8 @@
     +-- BrokerStartFailed     it was started and did not come up
     +-- StateFolderInUse      another broker works on the same folder
     +-- StateFolderUnusable   the folder cannot be made, read or written
+    +-- KeysUnusable          a folder or file of keys cannot be read or written
+    +-- KeyMissing            a party has no key
 """
 
 from collections.abc import Sequence
@@ -18,6 +20,8 @@ __all__ = [
     "BrokerError",
     "BrokerStartFailed",
     "BrokerTooOld",
+    "KeyMissing",
+    "KeysUnusable",
     "StateFolderInUse",
     "StateFolderUnusable",
 ]
@@ -82,3 +86,27 @@ class StateFolderUnusable(BrokerError):
         self.path = path
         self.reason = reason
         super().__init__(f"the state folder {path} must be a folder that this user can write to: {reason}")
+
+
+class KeysUnusable(BrokerError):
+    """A folder or file of keys cannot be read or written. The text never repeats what is in it."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(
+            f"the keys at {path} cannot be used: {reason}; they must be a folder that `interlock broker-config` wrote, "
+            "or one file of it"
+        )
+
+
+class KeyMissing(BrokerError):
+    """A party has no key, so the broker does not know it."""
+
+    def __init__(self, folder: Path, party: str) -> None:
+        self.folder = folder
+        self.party = party
+        super().__init__(
+            f"{folder} has no key for {party}: run `interlock broker-config` with its team file and the same folder "
+            "again, and have the broker read its configuration anew"
+        )

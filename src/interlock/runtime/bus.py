@@ -6,10 +6,9 @@ all. See ``bus_errors`` for the outcomes.
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Literal
 
 import anyio
 from nats.aio.msg import Msg
@@ -30,6 +29,8 @@ from interlock.runtime._append import Appender
 from interlock.runtime._blobs import Blobs
 from interlock.runtime._follow import Follow
 from interlock.runtime._jetstream import NS_PER_SECOND, api, direct_get, ensure_stream, last_on
+from interlock.runtime._lanes import open_lane
+from interlock.runtime._names import QueueKind, log_stream, queue_name
 from interlock.runtime._wire import Wire
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.bus_errors import EntryMissing, NamespaceWrong, PublishDenied
@@ -42,6 +43,11 @@ __all__ = ["Bus", "BusSettings", "Live"]
 _KIND = "Interlock-Kind"
 _LIVE_AHEAD = 4096
 _FORGOTTEN_SECONDS = 600.0
+_LANE_FORGOTTEN_SECONDS = 24 * 3600.0
+"""Agents cannot make their queue again: it outlasts every time for which orders hold them back."""
+
+_ACK_WAIT = 5.0
+_MAX_DELIVER = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,7 @@ class Bus:
 
     def __init__(self, wire: Wire, ns: str, settings: BusSettings) -> None:
         self._wire = wire
-        self._stream = f"IL_{ns}"
+        self._stream = log_stream(ns)
         self._settings = settings
         self._blobs = Blobs(wire, ns)
         self._reader = Reader(self._blobs)
@@ -91,7 +97,7 @@ class Bus:
         *,
         settings: BusSettings | None = None,
     ) -> "AsyncIterator[Bus]":
-        """Connect as ``name`` (shown by the broker's tools) and make the stream and the bucket of ``ns`` if need be.
+        """Connect as ``name`` (shown by the broker's tools) and make the streams of ``ns`` if need be and allowed.
 
         A connection that breaks is made again without an end; until then what needs it fails at once or, where it is an
         iterator, waits.
@@ -102,8 +108,9 @@ class Bus:
         chosen = settings or BusSettings()
         async with Wire.open(address, name, chosen.connect_seconds) as wire:
             bus = cls(wire, ns, chosen)
-            with suppress(PublishDenied):  # an agent's credentials make no streams: whoever started it has
-                await bus._ensure()
+            if address.lane is None:  # an agent's credentials make no streams: whoever started it has
+                with suppress(PublishDenied):  # nor may others
+                    await bus._ensure()
             yield bus
 
     @property
@@ -154,26 +161,38 @@ class Bus:
 
     def pull(
         self,
-        kind: Literal["assigned", "result"],
+        kind: QueueKind,
         role: str,
         slots: int,
         *,
         job: str | None = None,
-        ack_wait: float = 5.0,
-        max_deliver: int = 10,
+        ack_wait: float = _ACK_WAIT,
+        max_deliver: int = _MAX_DELIVER,
     ) -> AbstractAsyncContextManager[Deliveries]:
         """Take messages from a role's queue: ``async with bus.pull(...) as deliveries: async for delivery in ...``.
 
-        With ``job`` only those of one job, from a consumer of its own that goes away when nobody uses it any more.
+        With ``job`` only those of one job, from a consumer of its own that goes away when nobody uses it any more. An
+        agent's credentials make no consumers: it takes from that of its lane, and waits until ``queues`` made it.
         At most ``slots`` are unanswered at once. A delivery whose holder is silent for ``ack_wait`` seconds goes to
         somebody else, ``max_deliver`` times in all. Use one pull for a kind and role in a process. What nobody can
         read is terminated, logged and counted in ``unreadable``.
         """
-        consumer = f"{kind}-{role}" if job is None else f"{kind}-{role}-{job}"
-        subjects = queue_subjects(self.ns, kind, role, job)
-        forgotten_after = None if job is None else _FORGOTTEN_SECONDS
-        options = PullOptions(self._stream, consumer, subjects, slots, ack_wait, max_deliver, forgotten_after)
+        options = self._queue(kind, role, job, slots=slots, ack_wait=ack_wait, max_deliver=max_deliver)
         return Deliveries(self._wire, self._reader, options).open()
+
+    def queues(
+        self, queues: Iterable[tuple[QueueKind, Role]], job: str | None = None
+    ) -> AbstractAsyncContextManager[int]:
+        """Make queues that agents take from who have credentials of their own; yield their lane.
+
+        Without ``job`` these are the queues of all jobs, lane 0, and they stay. With ``job`` they are for that job
+        alone and go away when the block is left.
+
+        :raises LanesTaken: too many jobs of the team have queues of their own right now
+        :raises BusError: the broker is out of reach, or lets these credentials make none
+        """
+        wanted = tuple(queues)
+        return open_lane(self._wire, self.ns, job, lambda lane: [self._queue(*one, job, lane=lane) for one in wanted])
 
     async def get(self, sequence: int) -> Received:
         """Return the entry at a sequence.
@@ -273,6 +292,24 @@ class Bus:
             found.update(parse_log_subject(subject).job for subject in subjects)
             seen, total = seen + len(subjects), info.get("total", 0) if subjects else 0
         return sorted(found)
+
+    def _queue(
+        self,
+        kind: QueueKind,
+        role: Role,
+        job: str | None,
+        *,
+        lane: int | None = None,
+        slots: int = 1,
+        ack_wait: float = _ACK_WAIT,
+        max_deliver: int = _MAX_DELIVER,
+    ) -> PullOptions:
+        known = self._wire.address.lane if lane is None else lane
+        named = f"{queue_name(kind, role, 0)}-{job}" if job else queue_name(kind, role, 0)
+        consumer = named if known is None else queue_name(kind, role, known)
+        subjects = queue_subjects(self.ns, kind, role, job)
+        forgotten_after = None if job is None else _FORGOTTEN_SECONDS if known is None else _LANE_FORGOTTEN_SECONDS
+        return PullOptions(self._stream, consumer, subjects, slots, ack_wait, max_deliver, forgotten_after, job)
 
     async def _ensure(self) -> None:
         config = {

@@ -18,6 +18,7 @@
     +-- SubjectForged        a message says something else than the subject it was let in at
     +-- EntryMissing         there is no entry at a sequence
     +-- NamespaceWrong       a message belongs to another namespace than the bus
+    +-- LanesTaken           too many jobs of one team have queues of their own
 """
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "BrokerUnreachable",
     "BusError",
     "EntryMissing",
+    "LanesTaken",
     "NamespaceWrong",
     "NobodyListens",
     "PayloadTooLarge",
@@ -71,7 +73,7 @@ class BrokerRefused(BusError):
     def __init__(self, url: str, reason: str) -> None:
         self.url = url
         self.reason = reason
-        super().__init__(f"the broker at {url} refused the login: {reason}; check the user, password or token")
+        super().__init__(f"the broker at {url} refused the login: {reason}; check the user, password, token or key")
 
 
 class AppendInDoubt(BusError):
@@ -188,3 +190,15 @@ class NamespaceWrong(BusError):
         self.ns = ns
         self.expected = expected
         super().__init__(f"a message of namespace {ns} was given to the bus of namespace {expected}")
+
+
+class LanesTaken(BusError):
+    """Too many jobs of one team have queues of their own."""
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        """How many can at one time."""
+        super().__init__(
+            f"{lanes} jobs of this team have queues of their own on this broker: wait until one is over, or kill those "
+            "that nobody runs any more with `interlock kill --job`"
+        )

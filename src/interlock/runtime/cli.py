@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     _kill(commands)
     _resume(commands)
     _policy(commands)
+    _broker_config(commands)
     _schema(commands)
     _doctor(commands)
     return top
@@ -191,6 +192,29 @@ def _policy(commands: _Commands) -> None:
     _place(policy)
 
 
+def _broker_config(commands: _Commands) -> None:
+    config = commands.add_parser(
+        "broker-config",
+        help="write the configuration of a nats-server for teams, with a key for each role",
+        description="Write the configuration of a nats-server that lets each role of the teams do its own part and "
+        "nothing else, and a key for each. Keys that are in the folder stay; a team is added by running it again.",
+    )
+    config.add_argument("team", metavar="TEAM.yaml", nargs="+", type=Path)
+    config.add_argument("--out", metavar="DIR", type=Path, default=Path("broker"), help="where to (default: broker)")
+    config.add_argument("--namespace", metavar="NS", type=_namespace, default="main", help="default: main")
+    config.add_argument("--tls-cert", metavar="FILE", type=Path, help="the server's certificate, PEM")
+    config.add_argument("--tls-key", metavar="FILE", type=Path, help="its key, PEM")
+    config.add_argument("--tls-ca", metavar="FILE", type=Path, help="the certificate that clients are to trust, PEM")
+    config.add_argument("--durable", action="store_true", help="have the server write to the disk at once")
+    config.add_argument("--force", action="store_true", help="make every key anew; the old ones let nobody in any more")
+
+
+def _namespace(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a namespace")
+    return text
+
+
 def _schema(commands: _Commands) -> None:
     schema = commands.add_parser("schema", help="print the schemas of messages or of team files")
     kind = schema.add_mutually_exclusive_group()
@@ -221,6 +245,21 @@ def _place(command: argparse.ArgumentParser) -> None:
         metavar="URL",
         default=os.environ.get("INTERLOCK_NATS"),
         help="use this broker and not one of our own (default: $INTERLOCK_NATS)",
+    )
+    command.add_argument(
+        "--nats-keys",
+        metavar="PATH",
+        type=Path,
+        default=os.environ.get("INTERLOCK_NATS_KEYS"),
+        help="log in there with these keys: the folder that broker-config wrote, or one file of it "
+        "(default: $INTERLOCK_NATS_KEYS)",
+    )
+    command.add_argument(
+        "--nats-ca",
+        metavar="FILE",
+        type=Path,
+        default=os.environ.get("INTERLOCK_NATS_CA"),
+        help="trust these certificates there (default: $INTERLOCK_NATS_CA, or ca.pem beside the keys)",
     )
 
 

@@ -31,13 +31,14 @@ from interlock.protocol.control import AgentScope, AllScope, JobScope, TeamScope
 from interlock.protocol.errors import BodyTooLarge
 from interlock.protocol.state import JobState
 from interlock.protocol.team import Team
-from interlock.runtime.address import AddressInvalid, BrokerAddress
-from interlock.runtime.broker_errors import BrokerError
+from interlock.runtime.address import AddressInvalid
+from interlock.runtime.broker_errors import BrokerError, KeyMissing, KeysUnusable
 from interlock.runtime.bus_errors import BusError
 from interlock.runtime.client import JobNotFound, read_job, read_jobs
 from interlock.runtime.closing import JobLeftOpen
 from interlock.runtime.config import Toolkit
 from interlock.runtime.failures import first_error
+from interlock.runtime.keyring import reach
 from interlock.runtime.killswitch import JobKilled, describe_order
 from interlock.runtime.launch import Interruption, JobInterrupted, Order, run_job
 from interlock.runtime.place import Place, open_log
@@ -80,6 +81,8 @@ def _complain(error: BaseException) -> int:
         case (
             SourceError()
             | AddressInvalid()
+            | KeyMissing()
+            | KeysUnusable()
             | JobNotFound()
             | ModelNotConfigured()
             | ModelUrlInvalid()
@@ -301,6 +304,16 @@ def _policy(options: argparse.Namespace) -> int:
     return 0
 
 
+def _broker_config(options: argparse.Namespace) -> int:
+    from interlock.runtime.brokerconfig import BrokerConfigInvalid, run  # noqa: PLC0415 -- no other command needs it
+
+    try:
+        return run(options)
+    except BrokerConfigInvalid as error:
+        print(f"interlock: {error}", file=sys.stderr)
+        return _USAGE
+
+
 def _schema(options: argparse.Namespace) -> int:
     from interlock.protocol.schema import asyncapi, message_schema  # noqa: PLC0415 -- no other command needs it
     from interlock.runtime.teamfile import team_json_schema  # noqa: PLC0415
@@ -320,7 +333,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _place(options: argparse.Namespace) -> Place:
-    nats = BrokerAddress.parse(options.nats) if options.nats else None
+    nats = reach(options.nats, options.nats_keys, options.nats_ca) if options.nats else None
     return Place(options.state, nats, getattr(options, "durable", False))
 
 
@@ -340,6 +353,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "kill": _kill,
     "resume": _resume,
     "policy": _policy,
+    "broker-config": _broker_config,
     "schema": _schema,
     "doctor": _doctor,
 }

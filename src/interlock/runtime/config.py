@@ -29,15 +29,26 @@ class BrokerLogin(Strict):
     user: str | None = None
     password: str | None = Field(default=None, repr=False)
     token: str | None = Field(default=None, repr=False)
+    seed: str | None = Field(default=None, repr=False)
+    ca: str | None = None
+    lane: int | None = None
 
     @classmethod
     def of(cls, address: BrokerAddress) -> "BrokerLogin":
-        """Return the login for ``address``."""
-        return cls(url=address.url, user=address.user, password=address.password, token=address.token)
+        """Return the login for ``address``, without the way to the keys of others."""
+        return cls(
+            url=address.url,
+            user=address.user,
+            password=address.password,
+            token=address.token,
+            seed=address.seed,
+            ca=address.ca,
+            lane=address.lane,
+        )
 
     def address(self) -> BrokerAddress:
         """Return the address that this is the login for."""
-        return BrokerAddress(self.url, self.user, self.password, self.token)
+        return BrokerAddress(**self.model_dump())
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,17 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 
 from interlock.protocol.messages import Message
 from interlock.runtime._background import beside
-from interlock.runtime._jetstream import NS_PER_SECOND, api
+from interlock.runtime._jetstream import NO_CONSUMER, NS_PER_SECOND, api
+from interlock.runtime._names import QUEUE_JOB
 from interlock.runtime._pull import Pull, Pulled
 from interlock.runtime._wire import Wire
-from interlock.runtime.bus_errors import BrokerUnreachable, BusError
+from interlock.runtime.bus_errors import BrokerComplaint, BrokerUnreachable, BusError, NobodyListens
 from interlock.runtime.received import UNREADABLE, Reader, Received
 
 __all__ = ["Deliveries", "Delivery", "PullOptions"]
@@ -42,6 +44,27 @@ class PullOptions:
     """How often one message is delivered at most."""
     forgotten_after: float | None = None
     """Seconds without anybody pulling after which the broker drops the consumer; None: never."""
+    job: str | None = None
+    """The only job that it is for; None: all of them."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The consumer's configuration."""
+        config: dict[str, Any] = {
+            "name": self.consumer,
+            "durable_name": self.consumer,
+            "filter_subject": self.subjects,
+            "ack_policy": "explicit",
+            "ack_wait": int(self.ack_wait * NS_PER_SECOND),
+            "max_deliver": self.max_deliver,
+            "max_ack_pending": _MAX_ACK_PENDING,
+            "max_waiting": _MAX_WAITING,
+        }
+        if self.forgotten_after is not None:
+            config["inactive_threshold"] = int(self.forgotten_after * NS_PER_SECOND)
+        if self.job is not None:
+            config["metadata"] = {QUEUE_JOB: self.job}
+        return config
 
 
 class Delivery:
@@ -186,23 +209,24 @@ class Deliveries:
         return self._options.ack_wait / 3
 
     async def _prepare(self) -> str:
-        """Create the role's consumer, or bring the one that is there to these settings."""
+        """Make sure of the role's consumer: bring it to these settings, or, where agents make none, look for it."""
         options = self._options
-        config = {
-            "name": options.consumer,
-            "durable_name": options.consumer,
-            "filter_subject": options.subjects,
-            "ack_policy": "explicit",
-            "ack_wait": int(options.ack_wait * NS_PER_SECOND),
-            "max_deliver": options.max_deliver,
-            "max_ack_pending": _MAX_ACK_PENDING,
-            "max_waiting": _MAX_WAITING,
-        }
-        if options.forgotten_after is not None:
-            config["inactive_threshold"] = int(options.forgotten_after * NS_PER_SECOND)
         name = f"{options.stream}.{options.consumer}"
-        await api(self._wire, f"CONSUMER.CREATE.{name}", {"stream_name": options.stream, "config": config})
+        if self._wire.address.lane is None:
+            await api(self._wire, f"CONSUMER.CREATE.{name}", {"stream_name": options.stream, "config": options.config})
+        else:
+            await self._look_for(name)
         return name
+
+    async def _look_for(self, name: str) -> None:
+        call = f"CONSUMER.INFO.{name}"
+        try:
+            await api(self._wire, call)
+        except BrokerComplaint as error:
+            if error.code != NO_CONSUMER:
+                raise
+            _log.info("there is no queue %s yet", self._options.consumer)
+            raise NobodyListens(call) from None
 
     def _receive(self, pulled: Pulled) -> bool:
         self._unanswered[pulled.reply] = (pulled, time.monotonic())

@@ -21,10 +21,11 @@ from interlock.runtime.bus_errors import BusError
 from interlock.runtime.client import JobNotFound, Progress, new_job_id, submit, watch
 from interlock.runtime.closing import JobLeftOpen, close_killed
 from interlock.runtime.config import NO_TOOLKIT, Toolkit
+from interlock.runtime.credentials import parties_of
 from interlock.runtime.failures import first_error
 from interlock.runtime.killswitch import Guard, Guardian
 from interlock.runtime.place import Place, open_bus
-from interlock.runtime.staffing import models_used, process_configs
+from interlock.runtime.staffing import models_used, process_configs, queues_of
 from interlock.runtime.supervisor import Supervisor, supervised
 from interlock.runtime.view import View
 
@@ -82,7 +83,7 @@ async def run_job(place: Place, order: Order, view: View, tracing: Tracing, inte
 
     An interruption ends the agents and then closes the job as killed; so does whatever is raised.
 
-    :raises BrokerError: the broker cannot be started
+    :raises BrokerError: the broker cannot be started, or has no keys for the team's agents
     :raises BusError: the broker cannot be reached
     :raises ModelError: the local engine cannot be started
     :raises AgentProcessFailed: an agent process fails again and again
@@ -95,7 +96,8 @@ async def run_job(place: Place, order: Order, view: View, tracing: Tracing, inte
     async with AsyncExitStack() as stack:
         try:
             with interruption.ends():
-                bus, address = await stack.enter_async_context(open_bus(place, "client"))
+                parties = parties_of([order.team])
+                bus, address = await stack.enter_async_context(open_bus(place, "client", parties))
                 guardian = Guardian(bus, team=order.team.team, job=job, guard=order.guard)
                 await guardian.check()
                 return await _run(bus, address, order, view, tracing, job, guardian, interruption)
@@ -131,8 +133,10 @@ async def _run(
             toolkit=order.toolkit,
         )
     state = JobState()
-    async with _engine(order.team, view) as environment:
-        configs = process_configs(order.team, bus.ns, address, job=job, workers=order.workers, toolkit=order.toolkit)
+    async with _engine(order.team, view) as environment, _queues(bus, address, order.team, job) as lane:
+        configs = process_configs(
+            order.team, bus.ns, address, job=job, workers=order.workers, toolkit=order.toolkit, lane=lane
+        )
         hide = Secrets.from_environment(order.team.secrets, environment).scrub
         leased = supervised(configs, environment, lease=guardian.seconds, hide=hide)
         async with leased as supervisor, anyio.create_task_group() as group:
@@ -143,6 +147,16 @@ async def _run(
                     state = progress.state
             group.cancel_scope.cancel()
     return state
+
+
+@asynccontextmanager
+async def _queues(bus: Bus, address: BrokerAddress, team: Team, job: str) -> AsyncIterator[int | None]:
+    """Make the queues of the job where its agents have credentials of their own, which let them make none."""
+    if address.keys is None:
+        yield None
+        return
+    async with bus.queues(queues_of(team), job) as lane:
+        yield lane
 
 
 async def _obey(guardian: Guardian, supervisor: Supervisor, team: Team, interruption: Interruption) -> None:

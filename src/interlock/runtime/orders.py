@@ -23,6 +23,7 @@ from interlock.protocol.control import (
 )
 from interlock.protocol.errors import ProtocolError
 from interlock.runtime._jetstream import Raw, answer_of, api, ensure_stream, last_on
+from interlock.runtime._names import control_stream
 from interlock.runtime._wire import Wire
 
 __all__ = ["Orders"]
@@ -36,7 +37,7 @@ class Orders:
     def __init__(self, wire: Wire, ns: str) -> None:
         self._wire = wire
         self._ns = ns
-        self._stream = f"IL_{ns}_CONTROL"
+        self._stream = control_stream(ns)
         self._control = Control()
 
     async def ensure(self, replicas: int) -> None:
@@ -56,11 +57,18 @@ class Orders:
     async def write(self, order: ControlOrder) -> int:
         """Write an order, which tells everybody who listens, and return its epoch.
 
+        An order to resume is let in only where it lifts the last order of its scope that there is now: one that a
+        network kept, or that is sent again, lifts none that was written since.
+
         :raises BusError: the broker cannot be reached, or does not let these credentials
         """
         subject = control_subject(self._ns, order.scope)
+        headers = {"Nats-Msg-Id": order.id}
+        if not order.stop:
+            lifted = await last_on(self._wire, self._stream, subject)
+            headers["Nats-Expected-Last-Subject-Sequence"] = str(lifted.seq if lifted else 0)
         body = order.model_dump_json().encode()
-        return int(answer_of(subject, await self._wire.request(subject, body, {"Nats-Msg-Id": order.id}))["seq"])
+        return int(answer_of(subject, await self._wire.request(subject, body, headers))["seq"])
 
     async def write_policy(self, policy: Policy) -> int:
         """Lay down a policy in the place of the one before and return its epoch.

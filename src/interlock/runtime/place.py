@@ -1,6 +1,6 @@
 """Where a command's log is: with a broker of its own on a state folder, or with one that runs elsewhere."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +8,7 @@ from pathlib import Path
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.broker import embedded_broker, running_broker
 from interlock.runtime.bus import Bus
+from interlock.runtime.credentials import Party
 
 __all__ = ["NAMESPACE", "Place", "open_bus", "open_log"]
 
@@ -28,8 +29,10 @@ class Place:
 
 
 @asynccontextmanager
-async def open_bus(place: Place, name: str) -> AsyncIterator[tuple[Bus, BrokerAddress]]:
-    """Connect to the broker of ``place``, starting the embedded one where none is named.
+async def open_bus(place: Place, name: str, parties: Iterable[Party] = ()) -> AsyncIterator[tuple[Bus, BrokerAddress]]:
+    """Connect to the broker of ``place`` as its operator, starting the embedded one where none is named.
+
+    The embedded one knows ``parties`` then, and whoever it knew before.
 
     :raises BrokerError: the embedded broker cannot be started
     :raises BusError: the broker cannot be reached
@@ -37,7 +40,8 @@ async def open_bus(place: Place, name: str) -> AsyncIterator[tuple[Bus, BrokerAd
     async with AsyncExitStack() as stack:
         address = place.nats
         if address is None:
-            address = await stack.enter_async_context(embedded_broker(place.state, durable=place.durable))
+            broker = embedded_broker(place.state, parties=parties, ns=NAMESPACE, durable=place.durable)
+            address = await stack.enter_async_context(broker)
         yield await stack.enter_async_context(Bus.connect(address, NAMESPACE, name)), address
 
 

@@ -2,17 +2,22 @@
 
 import math
 import os
+from typing import Literal
 
 from interlock.agents.grants import uses_of
 from interlock.agents.manager import verifier_of
 from interlock.backends.capabilities import CAPABILITIES
 from interlock.backends.engines import MODEL_URL_ENV
+from interlock.protocol.base import Role, role_of
 from interlock.protocol.criteria import JudgeCriterion
 from interlock.protocol.team import Engine, Handover, ModelSettings, PinnedTool, Step, Team
+from interlock.runtime._names import QueueKind
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.config import NO_TOOLKIT, BrokerLogin, ProcessConfig, Toolkit, ToolSetup
+from interlock.runtime.credentials import Party
+from interlock.runtime.keyring import login_of
 
-__all__ = ["models_used", "process_configs", "tool_names"]
+__all__ = ["models_used", "process_configs", "queues_of", "tool_names"]
 
 
 def process_configs(
@@ -23,24 +28,29 @@ def process_configs(
     job: str | None = None,
     workers: int | None = None,
     toolkit: Toolkit = NO_TOOLKIT,
+    lane: int | None = None,
 ) -> list[ProcessConfig]:
     """Return one configuration for each process that ``team`` needs: a manager, its workers and its verifiers.
 
     ``workers`` are the processes of each worker; left out, the workers share the cores. An agent never gets more
-    processes than it can have tasks at once.
+    processes than it can have tasks at once. ``lane`` is that of the queues that were made for the job.
+
+    :raises interlock.runtime.broker_errors.BrokerError: there are keys of agents, but not of all these
     """
-    broker = BrokerLogin.of(address)
     used = _agents_used(team)
     cores_each = (os.cpu_count() or 1) // max(1, sum(team.agents[name].kind == "worker" for name in used))
-    configs = [ProcessConfig(kind="manager", name="manager", ns=ns, broker=broker, job=job)]
+    manager = BrokerLogin.of(login_of(address, Party("manager"), lane))
+    configs = [ProcessConfig(kind="manager", name="manager", ns=ns, broker=manager, job=job)]
     for name in used:
         agent, settings = team.agents[name], _settings(team, name) if _thinks(team, name) else None
         serial = settings is not None and CAPABILITIES[_engine_of(settings)].parallel == 1
         copies = min(workers or max(1, cores_each), _most_at_once(team, name)) if agent.kind == "worker" else 1
         copies = 1 if serial else copies
+        kind: Literal["worker", "verifier"] = "worker" if agent.kind == "worker" else "verifier"
+        broker = BrokerLogin.of(login_of(address, Party(kind, role_of(name, team.team)), lane))
         configs += (
             ProcessConfig(
-                kind="worker" if agent.kind == "worker" else "verifier",
+                kind=kind,
                 name=f"{name}-{number}",
                 ns=ns,
                 broker=broker,
@@ -55,6 +65,14 @@ def process_configs(
             for number in range(1, copies + 1)
         )
     return configs
+
+
+def queues_of(team: Team) -> list[tuple[QueueKind, Role]]:
+    """Return the queues of the agents that the plan names: of assignments for workers, of results for verifiers."""
+    return sorted(
+        ("assigned" if team.agents[name].kind == "worker" else "result", role_of(name, team.team))
+        for name in _agents_used(team)
+    )
 
 
 def _tool_setup(team: Team, agent: str, toolkit: Toolkit) -> ToolSetup | None:

@@ -15,6 +15,7 @@ import pytest
 from nats.aio.client import Client
 
 from interlock.runtime._jetstream import api
+from interlock.runtime._keys import new_seed
 from interlock.runtime._wire import Wire
 from interlock.runtime.address import AddressInvalid, BrokerAddress
 from interlock.runtime.broker import embedded_broker, running_broker
@@ -41,7 +42,7 @@ anyio.run(main)
 
 @asynccontextmanager
 async def _client(address: BrokerAddress) -> AsyncIterator[Client]:
-    client = await nats.connect(address.url, user=address.user, password=address.password, allow_reconnect=False)
+    client = await nats.connect(address.url, nkeys_seed_str=address.seed, allow_reconnect=False)
     async with client:
         yield client
 
@@ -69,45 +70,46 @@ def _runs(state: Path) -> bool:
 
 
 def _files_with(text: str, state: Path) -> list[Path]:
-    return [path for path in state.iterdir() if path.is_file() and text in path.read_text()]
+    return [path for path in state.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
 
 
 def _command_line(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text()
 
 
-async def test_logs_in_with_its_password_only(tmp_path: Path) -> None:
-    """JetStream answers whoever has the password, and nobody else gets in."""
+async def test_logs_in_with_its_key_only(tmp_path: Path) -> None:
+    """JetStream answers whoever has the operator's key, and nobody gets in with another one or with none."""
     async with embedded_broker(tmp_path) as address:
         async with _client(address) as client:
             assert (await client.jetstream().account_info()).streams == 0
-        stranger = BrokerAddress(address.url, address.user, "guess")
-        with pytest.raises(BrokerRefused, match="Authorization"):
-            async with Wire.open(stranger, "test", 10):
-                pass
+        for stranger in (BrokerAddress(address.url, seed=new_seed()), BrokerAddress(address.url)):
+            with pytest.raises(BrokerRefused, match="Authorization"):
+                async with Wire.open(stranger, "test", 10):
+                    pass
 
 
 async def test_listens_on_loopback_only_and_hides_its_secret(tmp_path: Path) -> None:
     """The address is a loopback one, no text of it shows the password, and every file with it is private."""
     async with embedded_broker(tmp_path) as address:
         assert address.url.startswith("nats://127.0.0.1:")
-        assert address.password
-        assert address.password not in f"{address!r} {address}"
+        assert address.seed
+        assert address.seed not in f"{address!r} {address}"
         for pid in (_server_pid(tmp_path), os.getpid()):
-            assert address.password not in _command_line(pid)
-        told = _files_with(address.password, tmp_path)
-        assert {path.name for path in told} == {"secret", "nats-server.conf", "broker.json"}
-        assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in told)
+            assert address.seed not in _command_line(pid)
+        told = _files_with(address.seed, tmp_path)
+        assert [path.name for path in told] == ["operator.nk"]
+        assert stat.S_IMODE(told[0].stat().st_mode) == 0o600
+        assert stat.S_IMODE(told[0].parent.stat().st_mode) == 0o700
 
 
 async def test_what_was_stored_is_there_after_a_restart(tmp_path: Path) -> None:
-    """A second broker on the folder has the first one's messages and password."""
+    """A second broker on the folder has the first one's messages and keys."""
     async with embedded_broker(tmp_path, durable=True) as first, _client(first) as client:
         stream = client.jetstream()
         await stream.add_stream(name="KEPT", subjects=["kept"])
         await stream.publish("kept", b"still here")
     async with embedded_broker(tmp_path) as second, _client(second) as client:
-        assert second.password == first.password
+        assert second.seed == first.seed
         message = await client.jetstream().get_msg("KEPT", 1)
         assert message.data == b"still here"
 

@@ -264,7 +264,7 @@ async def test_what_may_not_be_published_is_told_at_once(killable_broker: Killab
 async def test_a_wrong_password_is_told_at_once(broker: BrokerAddress, ns: str) -> None:
     """The login is not tried until a timeout."""
     begin = anyio.current_time()
-    with pytest.raises(BrokerRefused, match="check the user, password or token"):
+    with pytest.raises(BrokerRefused, match="check the user, password, token or key"):
         async with Bus.connect(BrokerAddress(broker.url, "interlock", "wrong"), ns, "test"):
             pass
     assert anyio.current_time() - begin < 2

@@ -20,11 +20,13 @@ from interlock.runtime.deliveries import Deliveries, Delivery
 
 _HOLD = """
 import sys, anyio
-from interlock.runtime.address import BrokerAddress
+from pathlib import Path
 from interlock.runtime.bus import Bus
+from interlock.runtime.credentials import Party
+from interlock.runtime.keyring import Keyring
 async def main():
-    url, user, password, ns, role = sys.argv[1:]
-    async with Bus.connect(BrokerAddress(url, user, password), ns, "victim") as bus:
+    url, keys, ns, role = sys.argv[1:]
+    async with Bus.connect(Keyring(Path(keys)).login(url, Party("operator")), ns, "victim") as bus:
         async with bus.pull("assigned", role, 4, ack_wait=1) as deliveries:
             delivery = await anext(deliveries)
             async with delivery.keep_alive():
@@ -115,7 +117,7 @@ async def test_two_workers_share_a_queue(broker: BrokerAddress, ns: str, bus: Bu
 async def test_a_killed_holder_s_message_goes_to_another_one(broker: BrokerAddress, ns: str, bus: Bus) -> None:
     """After ``kill -9`` of a process in the middle of its work somebody else gets the message, as a second delivery."""
     await _fill(bus, 1)
-    login = [broker.url, broker.user or "", broker.password or "", ns, READER]
+    login = [broker.url, broker.keys or "", ns, READER]
     victim = await anyio.open_process([sys.executable, "-c", _HOLD, *login], stderr=None)
     try:
         assert victim.stdout is not None

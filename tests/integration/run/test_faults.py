@@ -20,7 +20,9 @@ from interlock.runtime.address import BrokerAddress
 from interlock.runtime.broker import embedded_broker, running_broker
 from interlock.runtime.bus import Bus
 from interlock.runtime.coordinator import Coordinator
+from interlock.runtime.credentials import parties_of
 from interlock.runtime.place import NAMESPACE
+from interlock.runtime.teamfile import load_team
 from interlock.testing import Answer, Call, Hang, ScriptedServer
 
 _ITEMS = 240
@@ -67,16 +69,18 @@ def _verifier(pid: int) -> int:
 
 
 async def test_two_managers_on_a_broker_elsewhere(tmp_path: Path) -> None:
-    """``--nats`` with a login, two managers at once, inputs of a megabyte: nothing twice, no password to be seen."""
+    """``--nats`` with keys, two managers at once, inputs of a megabyte: nothing twice, no secret to be seen."""
     write_items(tmp_path, 100)
     team = digest_team(parallel=16)
     team["inputs"] = {"library": {"type": "files"}}
     team["plan"][1]["do"] += " and {{ inputs.library[0].text | length }} characters"
     (tmp_path / "library.txt").write_text("0123456789abcdef" * 65536)
     path = write_team(tmp_path, team)
-    async with ScriptedServer(_while_managers_start) as server, embedded_broker(tmp_path / "elsewhere") as address:
-        login = address.url.replace("nats://", f"nats://{address.user}:{address.password}@")
-        env = {"INTERLOCK_MODEL_URL": server.url, "INTERLOCK_NATS": login, "INTERLOCK_LOG": "debug"}
+    broker = embedded_broker(tmp_path / "elsewhere", parties=parties_of([load_team(path).team]))
+    async with ScriptedServer(_while_managers_start) as server, broker as address:
+        keys = tmp_path / "elsewhere" / "keys"
+        env = {"INTERLOCK_MODEL_URL": server.url, "INTERLOCK_NATS": address.url, "INTERLOCK_NATS_KEYS": str(keys)}
+        env |= {"INTERLOCK_LOG": "debug"}
         arguments = ("run", str(path), "go", "--json", "--input", "library=library.txt")
         async with _second_manager(address), running(*arguments, env=env, cwd=tmp_path) as command:
             await command.until("job digest-")
@@ -93,10 +97,10 @@ async def test_two_managers_on_a_broker_elsewhere(tmp_path: Path) -> None:
     assert "and 1048576 characters" in server.calls[-1].prompt
     assert done.report["job_id"] in listed.out
     assert not (tmp_path / ".interlock").exists()
-    secret = address.password or ""
+    secrets = [path.read_text().strip() for path in keys.glob("*.nk")]
+    assert len(secrets) == 4
     assert len(seen) >= 4
-    assert all(secret not in line for line in seen)
-    assert secret not in done.err + done.out
+    assert not any(secret in text for secret in secrets for text in (*seen, done.err, done.out))
 
 
 def _while_managers_start(call: Call) -> Answer:

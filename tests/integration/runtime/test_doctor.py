@@ -56,8 +56,8 @@ async def test_a_machine_where_all_is_there(
     assert all(finding.fine for finding in findings)
     for told in (f"broker at {broker.url}", f"at {server.url} answers", "local with small.gguf", "console, otlp"):
         assert found(findings, told).fine
-    assert broker.password is not None
-    assert all(broker.password not in finding.text for finding in findings)
+    assert broker.seed is not None
+    assert all(broker.seed not in finding.text for finding in findings)
 
 
 async def test_a_machine_where_all_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

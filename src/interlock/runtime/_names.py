@@ -1,0 +1,39 @@
+"""What the streams of a namespace and the queues of its roles are called at the broker."""
+
+from typing import Literal, TypeAlias
+
+from interlock.protocol.base import Role
+
+LANES = 16
+"""How many jobs of one team can have queues of their own at one time, where agents have credentials of their own."""
+
+QueueKind: TypeAlias = Literal["assigned", "result"]
+"""What is in a queue: assignments for workers, or results for verifiers."""
+
+QUEUE_JOB = "interlock-job"
+"""What the metadata of a queue call the job that it is for."""
+
+
+def log_stream(ns: str) -> str:
+    """Return the name of the stream that the log is."""
+    return f"IL_{ns}"
+
+
+def control_stream(ns: str) -> str:
+    """Return the name of the stream of orders and policy."""
+    return f"IL_{ns}_CONTROL"
+
+
+def bucket(ns: str) -> str:
+    """Return the name of the object store for large bodies."""
+    return f"IL_{ns}"
+
+
+def bucket_stream(ns: str) -> str:
+    """Return the name of the stream that the object store is."""
+    return f"OBJ_{bucket(ns)}"
+
+
+def queue_name(kind: QueueKind, role: Role, lane: int) -> str:
+    """Return the name of a role's queue: lane 0 is that of all jobs, each of the others that of one."""
+    return f"{kind}-{role}-{lane}" if lane else f"{kind}-{role}"
