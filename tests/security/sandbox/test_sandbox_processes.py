@@ -260,7 +260,7 @@ async def test_nothing_is_left_when_the_command_ends(attempts: Attempts, token: 
     with child([sys.executable, "-c", program, token]) as outside:
         try:
             assert outside.wait() == 0
-            assert running(token)  # there it does stay
+            await eventually(lambda: running(token))  # there it does stay
         finally:
             for pid in running(token):
                 os.kill(pid, signal.SIGKILL)

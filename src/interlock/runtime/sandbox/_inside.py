@@ -108,7 +108,7 @@ def _limit(limits: dict[str, Any]) -> None:
     }
     release = os.uname().release.split(".")
     if (int(release[0]), int("".join(filter(str.isdigit, release[1])))) >= _NAMESPACED_NPROC:
-        values[resource.RLIMIT_NPROC] = limits["processes"] + 1  # and the first process
+        values[resource.RLIMIT_NPROC] = limits["processes"] + 2  # and the first, and who made the namespaces
     for which, value in values.items():
         hard = resource.getrlimit(which)[1]
         most = value if hard == resource.RLIM_INFINITY else min(value, hard)
