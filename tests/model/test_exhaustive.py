@@ -78,9 +78,7 @@ DEFAULT = {
         7_877,
     ),
     "reports of effects before and after a question": (
-        Scenario(
-            (step("s", attempts=1),), effects="head", intents=1, asks=1, records=2, ordered=True, verdicts=("pass",)
-        ),
+        Scenario((step("s", attempts=1),), effects="head", asks=1, records=1, ordered=True, verdicts=("pass",)),
         2_888,
     ),
     "a plan that is rejected, two items, killed": (
