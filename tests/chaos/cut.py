@@ -49,12 +49,6 @@ class Cuttable:
         """Where the broker is, this way."""
         return replace(self._target, url=f"nats://127.0.0.1:{self._port}")
 
-    @property
-    def url(self) -> str:
-        """The address as ``--nats`` takes it."""
-        login = f"{self._target.user}:{self._target.password}@" if self._target.user else ""
-        return f"nats://{login}127.0.0.1:{self._port}"
-
     def cut(self, *directions: Direction) -> None:
         """Let nothing through in these directions."""
         for direction in directions:

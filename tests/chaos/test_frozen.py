@@ -9,14 +9,13 @@ from pathlib import Path
 import anyio
 import pytest
 from tests.chaos.deaths import Deaths
-from tests.chaos.hosts import agents_of, another_host, job_of
+from tests.chaos.hosts import agents_of, another_host, broker_for, job_of, way_in
 from tests.cli import Running, descendants, interlock, read_log, running
 from tests.teams import digest_team, summary, write_items, write_team
 
 from interlock.protocol.messages import JobClosed, TaskResult
 from interlock.protocol.state import Entry
 from interlock.runtime.address import BrokerAddress
-from interlock.runtime.broker import embedded_broker
 from interlock.runtime.killswitch import GUARDS
 from interlock.testing import Answer, Call, ScriptedServer
 
@@ -63,8 +62,7 @@ async def _frozen(command: Running) -> AsyncIterator[Deaths]:
 @asynccontextmanager
 async def _running(folder: Path, team: Path, broker: BrokerAddress, model: ScriptedServer) -> AsyncIterator[Running]:
     """Run the team under the strict guard until its model was called for both items."""
-    login = broker.url.replace("nats://", f"nats://{broker.user}:{broker.password}@")
-    env = {"INTERLOCK_MODEL_URL": model.url, "INTERLOCK_NATS": login}
+    env = {"INTERLOCK_MODEL_URL": model.url, **way_in(broker)}
     arguments = ("run", str(team), "go", "--json", "--guard", "strict", "--workers", "2")
     async with running(*arguments, env=env, cwd=folder) as command:
         await model.until(lambda seen: len(seen.calls) >= 2)
@@ -74,7 +72,7 @@ async def _running(folder: Path, team: Path, broker: BrokerAddress, model: Scrip
 async def test_what_was_frozen_does_nothing_more(tmp_path: Path) -> None:
     """Its agents die where they stand, the answers of its model reach nobody, and the command ends its job."""
     team, checks = _team(tmp_path)
-    async with ScriptedServer(_while_it_is_frozen) as model, embedded_broker(tmp_path / "elsewhere") as broker:
+    async with ScriptedServer(_while_it_is_frozen) as model, broker_for(team, tmp_path) as broker:
         async with _running(tmp_path, team, broker, model) as command:
             async with _frozen(command) as deaths:
                 living, before = set(deaths.living), outside_of(model, checks)
@@ -90,11 +88,10 @@ async def test_what_was_frozen_does_nothing_more(tmp_path: Path) -> None:
 async def test_an_order_given_meanwhile_holds(tmp_path: Path) -> None:
     """A kill order written while everything was stopped closes the job, and nothing comes after it."""
     team, checks = _team(tmp_path)
-    async with ScriptedServer(_while_it_is_frozen) as model, embedded_broker(tmp_path / "elsewhere") as broker:
+    async with ScriptedServer(_while_it_is_frozen) as model, broker_for(team, tmp_path) as broker:
         async with _running(tmp_path, team, broker, model) as command:
             async with _frozen(command):
-                login = broker.url.replace("nats://", f"nats://{broker.user}:{broker.password}@")
-                killed = await interlock("kill", "--team", "digest", env={"INTERLOCK_NATS": login}, cwd=tmp_path)
+                killed = await interlock("kill", "--team", "digest", env=way_in(broker), cwd=tmp_path)
                 before, log_before = outside_of(model, checks), await read_log(broker)
             done = await command.finish()
         log = await read_log(broker)
@@ -111,7 +108,7 @@ async def test_who_took_over_is_not_disturbed(tmp_path: Path) -> None:
     async with (
         ScriptedServer(_while_it_is_frozen) as model,
         ScriptedServer(summary) as second,
-        embedded_broker(tmp_path / "elsewhere") as broker,
+        broker_for(team, tmp_path) as broker,
         _running(tmp_path, team, broker, model) as command,
     ):
         async with _frozen(command), another_host(team, await job_of(command), broker, second.url):

@@ -7,12 +7,11 @@ import anyio
 import pytest
 from tests.chaos.cut import BOTH, Cuttable, Direction
 from tests.chaos.deaths import Deaths
-from tests.chaos.hosts import agents_of, another_host, job_of
+from tests.chaos.hosts import agents_of, another_host, broker_for, job_of, way_in
 from tests.cli import read_log, running
 from tests.teams import digest_team, summary, write_items, write_team
 
 from interlock.protocol.messages import JobClosed, TaskResult
-from interlock.runtime.broker import embedded_broker
 from interlock.runtime.killswitch import GUARDS, Guard
 from interlock.testing import Answer, Call, Hang, ScriptedServer
 
@@ -37,11 +36,11 @@ async def test_who_is_cut_off_stops_before_others_take_over(
     async with (
         ScriptedServer(Hang()) as first,
         ScriptedServer(summary) as second,
-        embedded_broker(tmp_path / "elsewhere") as broker,
+        broker_for(team, tmp_path) as broker,
         Cuttable.before(broker) as way,
     ):
         arguments = ("run", str(team), "go", "--json", "--guard", guard, "--workers", "2")
-        env = {"INTERLOCK_MODEL_URL": first.url, "INTERLOCK_NATS": way.url}
+        env = {"INTERLOCK_MODEL_URL": first.url, **way_in(way.address)}
         async with running(*arguments, env=env, cwd=tmp_path) as command:
             await first.until(lambda seen: len(seen.calls) >= 2)
             job = await job_of(command)
@@ -73,10 +72,10 @@ async def test_flapping_ends_no_healthy_run(tmp_path: Path) -> None:
     team = write_team(tmp_path, digest_team(parallel=2))
     async with (
         ScriptedServer(_slowly) as server,
-        embedded_broker(tmp_path / "elsewhere") as broker,
+        broker_for(team, tmp_path) as broker,
         Cuttable.before(broker) as way,
     ):
-        env = {"INTERLOCK_MODEL_URL": server.url, "INTERLOCK_NATS": way.url}
+        env = {"INTERLOCK_MODEL_URL": server.url, **way_in(way.address)}
         async with (
             running("run", str(team), "go", "--json", env=env, cwd=tmp_path) as command,
             anyio.create_task_group() as flapping,
@@ -99,10 +98,10 @@ async def test_a_way_that_is_whole_too_seldom_is_none(tmp_path: Path) -> None:
     team = write_team(tmp_path, digest_team())
     async with (
         ScriptedServer(Hang()) as server,
-        embedded_broker(tmp_path / "elsewhere") as broker,
+        broker_for(team, tmp_path) as broker,
         Cuttable.before(broker) as way,
     ):
-        env = {"INTERLOCK_MODEL_URL": server.url, "INTERLOCK_NATS": way.url}
+        env = {"INTERLOCK_MODEL_URL": server.url, **way_in(way.address)}
         arguments = ("run", str(team), "go", "--json", "--guard", "strict")
         async with running(*arguments, env=env, cwd=tmp_path) as command:
             await server.until(lambda seen: bool(seen.calls))

@@ -27,7 +27,7 @@ async def test_killed_until_resumed_by_a_newer_order(tmp_path: Path, killable_br
     write_items(tmp_path, 2)
     team = write_team(tmp_path, digest_team())
     broker = killable_broker.address
-    env = {"INTERLOCK_NATS": broker.url.replace("nats://", f"nats://{broker.user}:{broker.password}@")}
+    env = {"INTERLOCK_NATS": broker.url, "INTERLOCK_NATS_KEYS": str(tmp_path / "killable" / "keys" / "operator.nk")}
     async with Bus.connect(broker, NAMESPACE, "test") as bus:
         await command(bus, _SCOPE, stop=True)
         await command(bus, _SCOPE, stop=False)
