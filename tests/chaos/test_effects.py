@@ -55,7 +55,7 @@ async def test_a_crash_at_each_point(tmp_path: Path, point: str, sent: int, stat
         done = await interlock("run", str(team), "go", "--workers", "3", "--json", env=env, cwd=tmp_path)
     assert done.status == 0, done.err
     account = account_of(await read_log(tmp_path / ".interlock"), tmp_path / "outside.log")
-    assert len(list(tmp_path.glob("crashed.*"))) == 3, "not every tool's worker died"
+    assert _crashes(tmp_path) == 3, "not every tool's worker died"
     [put], [send], [ship] = (account.of(f"box.{name}") for name in ("put", "send", "ship"))
     assert (put.status, account.made[put.key] >= 1) == (_DONE, True)
     assert (send.status, account.made[send.key]) == (status, sent)
@@ -63,10 +63,15 @@ async def test_a_crash_at_each_point(tmp_path: Path, point: str, sent: int, stat
     assert account.lies() == []
 
 
+def _crashes(folder: Path) -> int:
+    return len(list(folder.glob("crashed.*")))
+
+
 _ITEMS = 172
 _TOOLS_OF_A_TASK = ("box.put", "box.send", "box.ship", "box.send", "box.put", "box.send")
 _PAUSES = (0.2, 1.6)
 """Seconds between two kills, at least and at most."""
+_LIMIT = 300
 
 
 def _six_calls(call: Call) -> Answer | CallTool:
@@ -86,6 +91,8 @@ async def test_a_thousand_effects_under_random_kills(tmp_path: Path) -> None:
         env = {"INTERLOCK_MODEL_URL": server.url}
         command = ("run", str(team), "go", "--workers", "4", "--json")
         async with running(*command, env=env, cwd=tmp_path) as run, _killing(run, tmp_path, seed) as killed:
+            with anyio.fail_after(_LIMIT):
+                await run.process.wait()
             done = await run.finish()
     account = account_of(await read_log(tmp_path / ".interlock"), tmp_path / "outside.log")
     _tell(account, seed, len(killed), time.monotonic() - began)
@@ -100,12 +107,15 @@ async def test_a_thousand_effects_under_random_kills(tmp_path: Path) -> None:
 @asynccontextmanager
 async def _killing(run: Running, folder: Path, seed: int) -> AsyncIterator[list[int]]:
     """Kill the worker that made the last effect, again and again while the block runs; yield who was killed."""
-    dice, killed = random.Random(seed), list[int]()
+    dice, killed = random.Random(seed), list[int]()  # noqa: S311 -- no secret
 
     async def kill_on() -> None:
+        outside = folder / "outside.log"
         while True:
             await anyio.sleep(dice.uniform(*_PAUSES))
-            pid = _last_actor(folder / "outside.log")
+            await _next_line(outside)  # so that about half of them die between effect and record
+            await anyio.sleep(dice.choice((0.0, dice.uniform(0, 0.1))))
+            pid = _last_actor(outside)
             if pid in agent_pids(run.process.pid, "w-"):
                 killed.append(pid)
                 kill(pid)
@@ -114,6 +124,17 @@ async def _killing(run: Running, folder: Path, seed: int) -> AsyncIterator[list[
         group.start_soon(kill_on)
         yield killed
         group.cancel_scope.cancel()
+
+
+async def _next_line(outside: Path) -> None:
+    """Wait until a line is written from now on."""
+    before = _size(outside)
+    while _size(outside) == before:  # noqa: ASYNC110 -- other processes write it
+        await anyio.sleep(0.001)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _last_actor(outside: Path) -> int:

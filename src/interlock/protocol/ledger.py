@@ -13,9 +13,9 @@ from typing import Literal
 from interlock.protocol.base import Json, canonical_json
 from interlock.protocol.messages import EffectDone, EffectInDoubt, EffectIntended, Envelope
 from interlock.protocol.state import EffectStatus
-from interlock.protocol.tools import EffectClass
+from interlock.protocol.tools import EffectClass, ToolSpec
 
-__all__ = ["Move", "Record", "digest_of", "effect_key", "fold_records", "next_move"]
+__all__ = ["Move", "Record", "digest_of", "effect_key", "fold_records", "next_move", "place_of"]
 
 Move = Literal["run", "reuse", "probe", "ask"]
 """What to do with a call that has an effect. ``run``: intend it and make it. ``reuse``: it was made, its outcome is
@@ -35,6 +35,8 @@ class Record:
     """The attempt that meant to make it last."""
     follows: int
     """What the newest intent answers; the later an effect was meant, the higher."""
+    place: str = ""
+    """Equal for effects of a tool that go to the same place; empty where that is not known."""
     status: EffectStatus = EffectStatus.INTENDED
     outcome: Json = None
     """What the tool returned; only where it is done or failed."""
@@ -54,6 +56,12 @@ def effect_key(job: str, task: str, tool: str, arguments: Mapping[str, Json]) ->
     """
     parts = canonical_json([job, task, tool, digest_of(arguments)])
     return sha256(parts.encode()).hexdigest()[:_KEY_DIGITS]
+
+
+def place_of(spec: ToolSpec, arguments: Mapping[str, Json]) -> str:
+    """Return the digest of those ``arguments`` that say where a call's effect goes; empty where the tool has none."""
+    places = {name: arguments[name] for name in spec.destinations if name in arguments}
+    return digest_of(places) if places else ""
 
 
 def fold_records(messages: Iterable[Envelope], records: Mapping[str, Record] | None = None) -> dict[str, Record]:
@@ -90,7 +98,7 @@ def _intended(record: Record | None, message: EffectIntended) -> Record:
     """Return the record after an intent. What is known to be done stays so: it is only made once more."""
     if record is not None and record.status is EffectStatus.DONE:
         return replace(record, attempt=message.attempt, follows=message.answers)
-    return Record(message.key, message.tool, message.effect, message.attempt, message.answers)
+    return Record(message.key, message.tool, message.effect, message.attempt, message.answers, message.place)
 
 
 def _recorded(record: Record, message: EffectDone | EffectInDoubt) -> Record:
@@ -105,11 +113,12 @@ def _recorded(record: Record, message: EffectDone | EffectInDoubt) -> Record:
 
 
 def _overtaken(record: Record, records: Mapping[str, Record]) -> bool:
-    """Return whether the same tool was used for something else since, which may have undone the effect.
+    """Return whether the same tool did something else at the same place since, which may have undone the effect.
 
     A file that was written, written anew and is to be written as at first has to be written.
     """
     return any(
-        one.tool == record.tool and one.follows > record.follows and one.status is not EffectStatus.FAILED
+        (one.tool, one.place) == (record.tool, record.place) and one.follows > record.follows
         for one in records.values()
+        if one.place and one.status is not EffectStatus.FAILED
     )

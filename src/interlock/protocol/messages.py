@@ -327,6 +327,8 @@ class EffectIntended(Envelope):
     arguments_digest: str
     """SHA-256 of the canonical arguments."""
     effect: EffectClass
+    place: str = ""
+    """SHA-256 of the canonical arguments that say where the effect goes; empty where the tool does not say."""
 
 
 class EffectDone(Envelope):

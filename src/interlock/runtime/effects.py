@@ -6,7 +6,7 @@ from functools import partial
 import anyio
 
 from interlock.protocol.base import Json
-from interlock.protocol.ledger import Move, Record, fold_records, next_move
+from interlock.protocol.ledger import Move, Record, digest_of, fold_records, next_move, place_of
 from interlock.protocol.messages import EffectDone, EffectInDoubt, EffectIntended, Message
 from interlock.protocol.subjects import task_effects
 from interlock.protocol.tools import ToolSpec
@@ -53,8 +53,8 @@ class EffectsLedger:
         """
         return (await self._known()).get(key)
 
-    async def intend(self, spec: ToolSpec, key: str, digest: str) -> None:
-        """Log that the effect is about to be made. Only when this returns may it be begun.
+    async def intend(self, spec: ToolSpec, key: str, arguments: Mapping[str, Json]) -> None:
+        """Log that the effect is about to be made with ``arguments``. Only when this returns may it be begun.
 
         :raises AttemptLost: the attempt is not this process's any more
         :raises BusError: what no waiting will cure
@@ -64,8 +64,9 @@ class EffectsLedger:
             by=self._chain.by,
             key=key,
             tool=spec.name,
-            arguments_digest=digest,
+            arguments_digest=digest_of(arguments),
             effect=spec.effect,
+            place=place_of(spec, arguments),
         )
         await self._chain.extend(intent)
         self._note(intent)

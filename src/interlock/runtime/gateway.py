@@ -23,7 +23,7 @@ from interlock.backends.chat import ToolCall, ToolOffer
 from interlock.observability.tracing import ToolSpan, ToolUse, Tracing
 from interlock.protocol.base import Json, Strict, canonical_json
 from interlock.protocol.control import Control
-from interlock.protocol.ledger import Move, digest_of, effect_key
+from interlock.protocol.ledger import Move, effect_key
 from interlock.protocol.messages import ActionTaken
 from interlock.protocol.permissions import Call
 from interlock.protocol.principles import DoneCall
@@ -234,7 +234,7 @@ class Gateway:
 
     async def _make(self, judged: Judged, call: Call, control: Control, key: str, span: ToolSpan) -> Observation | None:
         """Log the intent, make sure that nothing changed, make the effect and log what came of it."""
-        await self._ledger.intend(call.spec, key, digest_of(call.arguments))
+        await self._ledger.intend(call.spec, key, call.arguments)
         try:
             now = await self._outside.control()
             await self._chain.hold()

@@ -43,19 +43,14 @@ def _install() -> None:
     def tool_of(ledger: Any, key: str, *_: Any) -> str:
         return str(ledger._records[key].tool)
 
-    intend: Any = EffectsLedger.intend
-    done: Any = EffectsLedger.done
-    ack: Any = Delivery.ack
-    EffectsLedger.intend = _around(  # type: ignore[method-assign]
-        intend, lambda _ledger, spec, *_: str(spec.name), before="before intent", after="after intent"
+    ledger: Any = EffectsLedger
+    delivery: Any = Delivery
+    ledger.intend = _around(
+        ledger.intend, lambda _ledger, spec, *_: str(spec.name), before="before intent", after="after intent"
     )
-    EffectsLedger.done = _around(done, tool_of, before="after effect", after="after outcome")  # type: ignore[method-assign]
-    Delivery.ack = _around(ack, lambda one: str(one.message.step), before="before ack", after="after ack")  # type: ignore[method-assign]
+    ledger.done = _around(ledger.done, tool_of, before="after effect", after="after outcome")
+    delivery.ack = _around(delivery.ack, lambda one: str(one.message.step), before="before ack", after="after ack")
 
 
-if (
-    _POINT
-    and sys.orig_argv[2:4] == ["interlock.runtime.process", "w"]
-    or (_POINT and "interlock.runtime.process" in sys.orig_argv and sys.orig_argv[-1].startswith("w-"))
-):
+if _POINT and "interlock.runtime.process" in sys.orig_argv and sys.orig_argv[-1].startswith("w-"):
     _install()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from typing import Any
 
 import anyio
@@ -9,15 +10,20 @@ import anyio
 from interlock.agents.tools.errors import ToolFailed
 from interlock.agents.tools.tool import NOT_DONE, Key, ToolContext, tool
 
+_LINGER = 0.01
+"""Seconds that a tool takes from its effect to its return: what a test that kills has to hit."""
+
 
 def _note(context: ToolContext, **what: Any) -> None:
-    line = json.dumps({"task": context.task, "attempt": context.attempt, "key": context.key, **what}) + "\n"
+    about = {"task": context.task, "attempt": context.attempt, "key": context.key, "pid": os.getpid()}
+    line = json.dumps({**about, **what}) + "\n"
     descriptor = os.open(context.base / "outside.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         os.write(descriptor, line.encode())
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    time.sleep(_LINGER)
 
 
 @tool(effect="read", outside=False, name="box.look")
@@ -31,6 +37,13 @@ def put(what: str, key: Key, context: ToolContext) -> str:
     """Put something in the box; the same key again changes nothing."""
     _note(context, tool="box.put", what=what, given=key)
     return f"put {what}"
+
+
+@tool(effect="idempotent", outside=False, name="box.write", destinations=("where",))
+def write(where: str, what: str, context: ToolContext) -> str:
+    """Write something somewhere."""
+    _note(context, tool="box.write", what=f"{where}={what}")
+    return f"wrote {what}"
 
 
 @tool(effect="once", outside=False, name="box.send")
@@ -48,7 +61,11 @@ def burn(what: str, context: ToolContext) -> str:
 
 
 def _was_shipped(key: str, context: ToolContext) -> Any:
-    found = (context.base / "probe").read_text()
+    told, log = context.base / "probe", context.base / "outside.log"
+    if not told.exists():
+        lines = log.read_text().splitlines() if log.exists() else []
+        return {"shipped": key} if any(json.loads(line)["key"] == key for line in lines) else NOT_DONE
+    found = told.read_text()
     if found == "fail":
         raise ConnectionError("nobody answers")
     return {"shipped": key} if found == "done" else NOT_DONE

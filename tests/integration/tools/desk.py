@@ -44,7 +44,7 @@ from interlock.runtime.workshop import Workshop, open_workshop
 __all__ = ["Attempt", "Desk", "box_team", "envelope", "open_desk", "policy_of", "said"]
 
 _TOOLS = Path(__file__).parent / "box_tools.py"
-_ALL = ("look", "put", "send", "burn", "ship", "fail", "hang", "follow")
+_ALL = ("look", "put", "write", "send", "burn", "ship", "fail", "hang", "follow")
 
 
 def box_team(**more: Any) -> Team:
