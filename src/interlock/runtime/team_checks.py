@@ -155,7 +155,7 @@ class _Checks:
     # --- tools
 
     def _tools(self) -> None:
-        for at, message in check_tools(self._team, self._base, self.checked.needs).problems:
+        for at, message in check_tools(self._team, self._base, self.checked.needs, self._shape.mended).problems:
             if at[-2:-1] == ("pin",) and not self._shape.is_mended(*at):
                 self.checked.problems.append((self._document.at_key(at), message))
             else:

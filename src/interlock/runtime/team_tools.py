@@ -1,6 +1,6 @@
 """Whether what a team file says of tools fits together: tools, pins, rules, principles, and whether a step can act."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,16 +51,20 @@ def tool_roots(sources: ToolSources, base: Path) -> dict[str, tuple[str, ...]]:
     return {"files.read": tuple(read), "files.list": tuple(read), "files.write": tuple(write)}
 
 
-def check_tools(team: Team, base: Path, needs: Mapping[str, tuple[str, ...]]) -> ToolProblems:
+def check_tools(
+    team: Team, base: Path, needs: Mapping[str, tuple[str, ...]], mended: Collection[Location]
+) -> ToolProblems:
     """Return every mistake in what a team says of tools, rules and principles.
 
     :param base: the absolute folder of the team file; the team's modules are imported
     :param needs: for each step all steps that must be over before it
+    :param mended: where the team is not what the document says, so that nothing follows from it
     """
     if not _says_anything(team):
         return ToolProblems((), None)
-    catalogue, problems = _catalogue(team, base)
-    checks = _ToolChecks(team, base, catalogue, needs)
+    guessed = any(at[:1] == ("tools",) for at in mended)
+    catalogue, problems = (None, []) if guessed else _catalogue(team, base)
+    checks = _ToolChecks(team, base, catalogue, needs, guessed_rules=any("permissions" in at for at in mended))
     return ToolProblems((*problems, *checks.run()), catalogue)
 
 
@@ -88,25 +92,30 @@ def _catalogue(team: Team, base: Path) -> tuple[dict[str, ToolSpec] | None, list
 
 class _ToolChecks:
     def __init__(
-        self, team: Team, base: Path, catalogue: Mapping[str, ToolSpec] | None, needs: Mapping[str, tuple[str, ...]]
+        self,
+        team: Team,
+        base: Path,
+        catalogue: Mapping[str, ToolSpec] | None,
+        needs: Mapping[str, tuple[str, ...]],
+        *,
+        guessed_rules: bool,
     ) -> None:
         self._team = team
         self._needs = needs
         self._base = base
         self._catalogue = catalogue
         self._servers = tuple(f"{name}." for name in team.tools.mcp)
-        self._sound = True
+        self._guessed_rules = guessed_rules
 
     def run(self) -> Iterator[Found]:
         yield from self._idle()
-        yield from self._secrets()
         for at, _, use in self._uses():
             yield from self._use(at, use)
         rules = list(self._rules())
         yield from rules
         principles = list(self._principles())
         yield from principles
-        if not rules and self._catalogue is not None:
+        if not rules and not self._guessed_rules and self._catalogue is not None:
             yield from self._hopeless()
         if not principles and self._catalogue is not None:
             yield from self._broken(self._catalogue)
@@ -117,13 +126,6 @@ class _ToolChecks:
                 for key in ("tools", "permissions"):
                     if getattr(agent, key) != Agent.model_fields[key].default:
                         yield ("agents", name, key), f"agent {name!r} is a {agent.kind}: only workers use tools"
-
-    def _secrets(self) -> Iterator[Found]:
-        for name, server in self._team.tools.mcp.items():
-            for index, secret in enumerate(server.env):
-                if secret not in self._team.secrets:
-                    hint = did_you_mean(secret, self._team.secrets) or "; name it under 'secrets'"
-                    yield ("tools", "mcp", name, "env", index), f"there is no secret {secret!r}{hint}"
 
     def _uses(self) -> Iterator[tuple[Location, str, ToolUse]]:
         for name, agent in self._team.agents.items():

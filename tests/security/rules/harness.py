@@ -101,7 +101,7 @@ class Recorder:
         for name in ("a.txt", "b.txt", "-rf", "rm"):
             (self._work / name).write_text("rm\n")
 
-    def run(self, line: str) -> list[tuple[str, ...]]:
+    def run(self, line: str, seconds: float = 2) -> list[tuple[str, ...]]:
         """Run a line by bash and return the words of each stub that was called, in order."""
         self._log.unlink(missing_ok=True)
         shell = subprocess.Popen(
@@ -115,7 +115,7 @@ class Recorder:
         )
         with shell, suppress(subprocess.TimeoutExpired):
             try:
-                shell.communicate(timeout=2)  # read to its end, so that what runs in the background is waited for
+                shell.communicate(timeout=seconds)  # read to its end, so that what runs in the background is waited for
             finally:
                 with suppress(ProcessLookupError):
                     os.killpg(shell.pid, signal.SIGKILL)  # a loop that never ends has shown what it runs

@@ -238,7 +238,9 @@ def test_a_denied_command_is_never_started(recorder: Recorder, trick: str) -> No
 
 def started(recorder: Recorder, line: str) -> Counter[tuple[str, ...]]:
     """Return what a line starts, whichever numbers the shell gives to its pipes."""
-    return Counter(tuple(re.sub(r"/dev/fd/\d+", "/dev/fd/N", word) for word in words) for words in recorder.run(line))
+    return Counter(
+        tuple(re.sub(r"/dev/fd/\d+", "/dev/fd/N", word) for word in words) for words in recorder.run(line, 30)
+    )
 
 
 @bounded
