@@ -25,6 +25,14 @@ time.sleep(600)
 """
 """Leaves its parent and its session, and ignores SIGTERM."""
 
+_LASTING = """
+import os, subprocess, sys, time
+child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+open(sys.argv[1], "a").write(f"{os.getpid()}\\n{child.pid}\\n")
+time.sleep(600)
+"""
+"""A check that does not end, with a child in a session of its own."""
+
 
 async def _gone(pids: list[int]) -> None:
     await eventually(lambda: not any(alive(pid) for pid in pids), 5)
@@ -72,6 +80,26 @@ async def test_a_kill_reaches_whoever_does_not_listen(tmp_path: Path) -> None:
     assert done.report["status"] == "killed"
     assert "it went wrong" in done.report["reason"]
     assert done.report["tasks"][1]["status"] == "cancelled"
+
+
+async def test_a_check_does_not_outlive_its_verifier(tmp_path: Path) -> None:
+    """Killed by somebody else, a verifier takes its check and the daemons of that along; the next one checks anew."""
+    script, pids = tmp_path / "lasting.py", tmp_path / "pids"
+    script.write_text(_LASTING)
+    write_items(tmp_path, 1)
+    team = write_team(tmp_path, digest_team(criteria=[{"command": ["python3", str(script), str(pids)]}]))
+    async with ScriptedServer(summary) as server:
+        env = {"INTERLOCK_MODEL_URL": server.url}
+        async with running("run", str(team), "go", "--json", env=env, cwd=tmp_path) as job:
+            checks = await _pids(pids, 2)
+            os.kill((await _agents(job, "checker"))[0], signal.SIGKILL)
+            await _gone(checks)
+            again = (await _pids(pids, 4))[2:]
+            killed = await interlock("kill", "--all", cwd=tmp_path)
+            done = await job.finish()
+    await _gone(again)
+    assert killed.status == 0, killed.err
+    assert done.status == 4, done.err
 
 
 async def test_what_is_killed_stays_killed_until_it_is_resumed(tmp_path: Path) -> None:
