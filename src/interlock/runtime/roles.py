@@ -33,8 +33,9 @@ __all__ = ["MAX_DELIVERIES", "RoleIncomplete", "Serving", "answering"]
 
 _log = logging.getLogger(__name__)
 
-MAX_DELIVERIES = 4
-"""How often one message is worked on, when those who had it died, before it is answered as failed."""
+MAX_DELIVERIES = 6
+"""How often one message is worked on, when those who had it died, before it is answered as failed. Who dies takes all
+that he works on along, so several of these deaths may have been over another message."""
 
 _TOLD = 500
 """Characters of an error's text that are kept in an answer."""

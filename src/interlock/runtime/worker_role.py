@@ -77,7 +77,7 @@ class _Worker:
         if chain is None:
             return
         with self.serving.span(delivery, assignment, assignment.step) as span:
-            think, excuse = partial(self._answer, delivery, chain, span), partial(_no_result, chain, span)
+            think, excuse = partial(self._answer, delivery, chain, span), partial(self._no_result, chain, span)
             await self.serving.respond(delivery, span, think, excuse)
 
     async def _answer(self, delivery: Delivery, chain: Chain, span: AgentSpan) -> TaskResult | QuestionAsked | None:
@@ -142,6 +142,22 @@ class _Worker:
         span.result(result.status, result.reason, result.usage)
         return result
 
+    def _no_result(self, chain: Chain, span: AgentSpan, reason: str) -> TaskResult:
+        """Return what is said where an attempt has no result; what its tools returned may stand in the reason."""
+        granted = {grant.tool for grant in chain.assignment.grant.tools}
+        specs = self.workshop.catalogue if self.workshop else ()
+        seen = (f"tool {spec.name}" for spec in specs if spec.name in granted and spec.outside)
+        result = TaskResult(
+            **chain.envelope(),
+            by=chain.by,
+            role=chain.assignment.verifier,
+            status="gave_up",
+            reason=f"the worker failed: {reason}",
+            taint=joined(chain.assignment.taint, seen),
+        )
+        span.result(result.status, result.reason, result.usage)
+        return result
+
 
 def _as_it_is(value: Json) -> Json:
     return value
@@ -185,18 +201,3 @@ async def _resumed(chain: Chain) -> Answered | None:
         if isinstance(asked, QuestionAsked) and asked.question == answer.question:
             return Answered(asked, answer)
     raise ResumptionLost(assignment.task, assignment.resumes)
-
-
-def _no_result(chain: Chain, span: AgentSpan, reason: str) -> TaskResult:
-    """Return what is said where an attempt has no result; whatever its tools returned may stand in the reason."""
-    tools = (f"tool {grant.tool}" for grant in chain.assignment.grant.tools)
-    result = TaskResult(
-        **chain.envelope(),
-        by=chain.by,
-        role=chain.assignment.verifier,
-        status="gave_up",
-        reason=f"the worker failed: {reason}",
-        taint=joined(chain.assignment.taint, tools),
-    )
-    span.result(result.status, result.reason, result.usage)
-    return result

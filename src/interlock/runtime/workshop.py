@@ -18,6 +18,7 @@ from interlock.protocol.control import Control, stop_of
 from interlock.protocol.messages import JobSubmitted, TaskAssigned, TaskResult
 from interlock.protocol.principles import DoneCall
 from interlock.protocol.subjects import result_subjects, submitted_subject
+from interlock.protocol.tools import ToolSpec
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import EntryMissing
 from interlock.runtime.chain import patiently
@@ -39,6 +40,11 @@ class Workshop:
         self._secrets = secrets
         self._jobs: dict[str, JobSubmitted] = {}
         self._history: dict[str, tuple[int, tuple[DoneCall, ...]]] = {}
+
+    @property
+    def catalogue(self) -> Sequence[ToolSpec]:
+        """What the process's tools are."""
+        return self._setup.catalogue
 
     async def job(self, job: str) -> JobSubmitted:
         """Return the first entry of a job: its team with its rules, and the catalogue of its tools.
