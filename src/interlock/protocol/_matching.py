@@ -36,7 +36,8 @@ def argument_fits(name: str, like: Sequence[str], call: "Call", named: set[str],
     if name == "@destinations":
         goes = [one for one in call.spec.destinations or call.arguments if one in call.arguments]
         fits = (_fits(one, like, call, place, loose=loose) for one in goes)
-        return any(fits) if loose else all(fits)
+        known = bool(goes) or not call.spec.destinations  # one that is left to the tool is none that fits
+        return any(fits) if loose else known and all(fits)
     if name != "*":
         return _fits(name, like, call, place, loose=loose)
     others = [one for one in call.arguments if one not in named]

@@ -17,6 +17,7 @@ from interlock.protocol._patterns import (
 )
 from interlock.protocol.base import Json
 from interlock.protocol.permissions import (
+    DESTINATIONS,
     PRIMARY,
     Call,
     Layer,
@@ -31,6 +32,9 @@ from interlock.protocol.permissions import (
 from interlock.protocol.tools import ToolSpec
 
 __all__ = ["Catalogue", "DeadRule", "dead_rules", "fixed_folders", "may_ever"]
+
+_COLLECTIVE = {PRIMARY, DESTINATIONS, "*"}
+"""What stands among the arguments of a rule and is no name of one."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ def _on_pins(rule: RuleSpec, call: Call, *, hold_back: bool) -> RuleSpec:
     for name in rule.arguments:
         real = (spec.primary or name) if name == PRIMARY else name
         known = real in call.arguments and spec.kinds.get(real) != "command"
-        if real == "*" or (not known and real in properties_of(spec)):
+        if real in _COLLECTIVE or (not known and real in properties_of(spec)):
             del kept[name]
     return rule.model_copy(update={"arguments": kept})
 
@@ -182,7 +186,7 @@ def _no_call(rule: RuleSpec, spec: ToolSpec, layer: Layer, catalogue: Catalogue,
         real = (spec.primary or name) if name == PRIMARY else name
         if real == PRIMARY and allow:
             return f"{spec.name} has no primary argument: write NAME=PATTERN; it has {_known(properties)}"
-        if real not in properties and real not in {PRIMARY, "*"}:
+        if real not in properties and real not in _COLLECTIVE:
             return f"{spec.name} has no argument {real!r}; it has {_known(properties)}"
         reasons = [_no_value(pattern, spec, real, layer, catalogue, allow=allow) for pattern in argument.like]
         if all(reasons):
@@ -247,5 +251,5 @@ def _covers(other: RuleSpec, rule: RuleSpec, catalogue: Catalogue) -> bool:
 
 def _is_about(rule: RuleSpec, spec: ToolSpec, free: set[str]) -> bool:
     named = parse_glob(rule.tool).matches(spec.name) and (not rule.effect or spec.effect in rule.effect)
-    there = all(name in {PRIMARY, "*"} or name in properties_of(spec) for name in free)
+    there = all(name in _COLLECTIVE or name in properties_of(spec) for name in free)
     return named and there and (rule.network is None or rule.network == spec.network)
