@@ -56,6 +56,8 @@ def parser() -> argparse.ArgumentParser:
     _show(commands)
     _kill(commands)
     _resume(commands)
+    _questions(commands)
+    _answer(commands)
     _policy(commands)
     _broker_config(commands)
     _schema(commands)
@@ -153,6 +155,32 @@ def _resume(commands: _Commands) -> None:
     )
     _scope(resume)
     _place(resume)
+
+
+def _questions(commands: _Commands) -> None:
+    questions = commands.add_parser(
+        "questions",
+        help="list what agents ask you",
+        description="List the open questions: what would be done, with which exact arguments, and until when you can "
+        "answer.",
+    )
+    questions.add_argument("--job", metavar="JOB", help="only of this job, named by its id or the beginning of it")
+    questions.add_argument("--all", action="store_true", help="also those that need no answer any more")
+    _json(questions)
+    _place(questions)
+
+
+def _answer(commands: _Commands) -> None:
+    answer = commands.add_parser(
+        "answer",
+        help="answer a question of an agent",
+        description="Answer a question. Its attempt goes on at once, or when its job is run again.",
+    )
+    answer.add_argument("job", metavar="JOB", help="the job's id, or the beginning of it")
+    answer.add_argument("question", metavar="QUESTION", help="the question's id, or the beginning of it")
+    answer.add_argument("answer", metavar="ANSWER", help="one of its options, such as yes or no")
+    answer.add_argument("--note", metavar="TEXT", default="", help="what the agent is told besides")
+    _place(answer)
 
 
 def _scope(command: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 import secrets
 import uuid
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -18,7 +19,7 @@ from interlock.protocol.team import Autonomy, Team
 from interlock.runtime.bus import Bus
 from interlock.runtime.config import NO_TOOLKIT, Toolkit
 
-__all__ = ["JobNotFound", "Progress", "new_job_id", "read_job", "read_jobs", "submit", "watch"]
+__all__ = ["JobNotFound", "Progress", "history", "new_job_id", "read_job", "read_jobs", "submit", "watch"]
 
 
 class JobNotFound(LookupError):
@@ -106,11 +107,20 @@ async def read_jobs(bus: Bus) -> AsyncGenerator[JobState, None]:
         yield await _read(bus, job)
 
 
-async def _read(bus: Bus, job: str) -> JobState:
+async def history(bus: Bus, job: str) -> AsyncGenerator[Progress, None]:
+    """Yield all that the log has of a job now, from its beginning on."""
     state = JobState()
     async with bus.follow([job_subjects(bus.ns, job)]) as batches:
         async for batch in batches:
             state = fold(batch.entries, state)
+            yield Progress(tuple(batch.entries), state)
             if batch.pending == 0:
-                break
+                return
+
+
+async def _read(bus: Bus, job: str) -> JobState:
+    state = JobState()
+    async with aclosing(history(bus, job)) as news:
+        async for progress in news:
+            state = progress.state
     return state

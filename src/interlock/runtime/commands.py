@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -289,6 +289,40 @@ def _resume(options: argparse.Namespace) -> int:
     return 0
 
 
+def _questions(options: argparse.Namespace) -> int:
+    from interlock.runtime import questions  # noqa: PLC0415 -- no other command needs it
+
+    place = _place(options)
+    try:
+        found = anyio.run(questions.find, place, options.job) if _is_there(place) else []
+    except questions.JobAmbiguous as error:
+        print(f"interlock: {error}", file=sys.stderr)
+        return _USAGE
+    chosen = [one for one in found if options.all or one.status == "open"]
+    if options.json:
+        print_out(json.dumps([one.model_dump(mode="json") for one in chosen], indent=2, ensure_ascii=False))
+    else:
+        for one in chosen:
+            print_out("\n".join(questions.told(one, datetime.now(UTC))))
+    return 0
+
+
+def _answer(options: argparse.Namespace) -> int:
+    from interlock.runtime import questions  # noqa: PLC0415 -- no other command needs it
+
+    place = _place(options)
+    if not _is_there(place):
+        raise JobNotFound(options.job, ())
+    given = options.job, options.question, options.answer, options.note
+    try:
+        answered = anyio.run(questions.answer, place, *given)
+    except questions.UNANSWERABLE as error:
+        print(f"interlock: {error}", file=sys.stderr)
+        return _USAGE if isinstance(error, LookupError | ValueError) else 1
+    print_out(f"{answered.job} {answered.id}: {answered.answer}")
+    return 0
+
+
 def _policy(options: argparse.Namespace) -> int:
     from interlock.runtime.policing import lay_down, standing_policy  # noqa: PLC0415
     from interlock.runtime.policyfile import PolicyFileInvalid, load_policy  # noqa: PLC0415 -- no other command needs it
@@ -352,6 +386,8 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "show": _show,
     "kill": _kill,
     "resume": _resume,
+    "questions": _questions,
+    "answer": _answer,
     "policy": _policy,
     "broker-config": _broker_config,
     "schema": _schema,

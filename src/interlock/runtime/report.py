@@ -1,16 +1,30 @@
 """The account of a job: what ``--json`` prints, and what a person reads at the end."""
 
+from collections.abc import Iterator
 from typing import Literal
+
+from pydantic import AwareDatetime
 
 from interlock.observability.context import root_of, trace_id_of
 from interlock.protocol.base import Json, Strict, Usage
-from interlock.protocol.messages import CriterionVerdict, JobStatus, Verdict
+from interlock.protocol.messages import ActionTaken, Approval, CriterionVerdict, JobStatus, QuestionAsked, Verdict
 from interlock.protocol.plan import task_id
-from interlock.protocol.state import JobState, StepState, TaskState
+from interlock.protocol.state import Effect, EffectStatus, JobState, Phase, StepState, TaskState
+from interlock.protocol.tools import EffectClass
 
-__all__ = ["Report", "TaskReport", "VerdictReport", "report_of"]
+__all__ = [
+    "ActionReport",
+    "EffectReport",
+    "EffectsReport",
+    "QuestionReport",
+    "Report",
+    "TaskReport",
+    "VerdictReport",
+    "question_report",
+    "report_of",
+]
 
-_TaskStatus = Literal["accepted", "failed", "cancelled", "open", "waiting"]
+_TaskStatus = Literal["accepted", "failed", "cancelled", "open", "asking", "waiting"]
 
 
 class VerdictReport(Strict):
@@ -19,6 +33,59 @@ class VerdictReport(Strict):
     attempt: int
     verdict: Verdict
     criteria: tuple[CriterionVerdict, ...]
+
+
+class ActionReport(ActionTaken):
+    """What an attempt did with a tool."""
+
+    attempt: int
+
+
+class QuestionReport(Strict):
+    """What a person is asked."""
+
+    job: str
+    id: str
+    task: str
+    label: str
+    """What people call the task's item; empty where it has no name."""
+    attempt: int
+    by: str
+    """Who asks, as ``agent@team``."""
+    about: Literal["approval", "doubt", "input"]
+    text: str
+    """What is to be decided, and why it is asked."""
+    approval: Approval | None
+    """The call that it is about."""
+    options: tuple[str, ...]
+    """Empty: free text."""
+    default: str | None
+    """What counts as the answer after ``expires``; None: a no."""
+    asked: AwareDatetime
+    expires: AwareDatetime | None
+    """None: it waits as long as the job does."""
+
+
+class EffectReport(Strict):
+    """A change outside."""
+
+    tool: str
+    task: str
+    attempt: int
+    """The attempt that meant to make it last."""
+    key: str
+    """Its idempotency key."""
+    effect: EffectClass
+    reason: str
+    """Why it is in doubt; empty for what is done."""
+
+
+class EffectsReport(Strict):
+    """What a job changed outside, as far as the log tells."""
+
+    done: tuple[EffectReport, ...]
+    in_doubt: tuple[EffectReport, ...]
+    """What may have been made: nobody knows."""
 
 
 class TaskReport(Strict):
@@ -33,9 +100,14 @@ class TaskReport(Strict):
     agent: str
     """Who worked on it last, or would have."""
     status: _TaskStatus
-    """``open`` is being worked on, ``waiting`` not begun; in a finished job what never began is ``cancelled``."""
+    """``open`` is being worked on, ``asking`` waits for a person, ``waiting`` is not begun; in a finished job what
+    never began is ``cancelled``."""
     attempts: int
     verdicts: tuple[VerdictReport, ...]
+    actions: tuple[ActionReport, ...]
+    """What its attempts did with tools, as they told it with their results; oldest first."""
+    question: QuestionReport | None
+    """What it waits with."""
     output: Json
     """Only of an accepted task."""
     reason: str
@@ -53,6 +125,7 @@ class Report(Strict):
     """What keeps the job from having succeeded; empty when nothing does."""
     result: Json
     tasks: tuple[TaskReport, ...]
+    effects: EffectsReport
     usage: Usage
     seconds: float
     """From submission to the end, by the clocks of who sent these two messages; 0 while the job runs."""
@@ -73,6 +146,10 @@ def report_of(state: JobState) -> Report:
         reason=closed.reason if closed else "",
         result=closed.result if closed else None,
         tasks=tuple(task for name in state.order for task in _tasks(state, state.steps[name])),
+        effects=EffectsReport(
+            done=tuple(_effects(state, EffectStatus.DONE)),
+            in_doubt=tuple(_effects(state, EffectStatus.IN_DOUBT, EffectStatus.INTENDED)),
+        ),
         usage=state.usage,
         seconds=_seconds(state),
         trace_id=trace_id_of(state.origin or root_of(None, state.submitted.job)),
@@ -95,9 +172,11 @@ def _task(state: JobState, step: StepState, index: int | None) -> TaskReport:
         index=index,
         label=task.label,
         agent=task.current.role.partition("@")[0] if task.attempts else step.spec.agent,
-        status=task.outcome or ("cancelled" if state.closed else "open"),
+        status=task.outcome or _status_while_open(state, task),
         attempts=len(task.attempts),
         verdicts=_verdicts(task),
+        actions=tuple(_actions(task)),
+        question=_open_question(state, task),
         output=task.output,
         reason=task.reason,
     )
@@ -114,6 +193,8 @@ def _unbegun(state: JobState, step: StepState, index: int | None, identity: str)
         status="cancelled" if closed else "waiting",
         attempts=0,
         verdicts=(),
+        actions=(),
+        question=None,
         output=None,
         reason=f"not begun: {closed.reason}" if closed else "",
     )
@@ -125,6 +206,66 @@ def _verdicts(task: TaskState) -> tuple[VerdictReport, ...]:
         for one in task.attempts
         if one.verdict is not None
     )
+
+
+def _status_while_open(state: JobState, task: TaskState) -> _TaskStatus:
+    if state.closed:
+        return "cancelled"
+    return "asking" if task.phase is Phase.ASKED else "open"
+
+
+def _actions(task: TaskState) -> Iterator[ActionReport]:
+    for attempt in task.attempts:
+        for action in attempt.result.actions if attempt.result else ():
+            yield ActionReport(attempt=attempt.number, **dict(action))
+
+
+def _open_question(state: JobState, task: TaskState) -> QuestionReport | None:
+    if task.question is None or task.phase is not Phase.ASKED or state.closed:
+        return None
+    return question_report(task.question.asked, task.label)
+
+
+def question_report(asked: QuestionAsked, label: str) -> QuestionReport:
+    """Return what a person is told of a question about the task that people call ``label``."""
+    return QuestionReport(
+        job=asked.job,
+        id=asked.question,
+        task=asked.task,
+        label=label,
+        attempt=asked.attempt,
+        by=asked.by,
+        about=asked.about,
+        text=asked.text,
+        approval=asked.approval,
+        options=asked.options,
+        default=asked.default,
+        asked=asked.at,
+        expires=asked.expires,
+    )
+
+
+def _effects(state: JobState, *statuses: EffectStatus) -> Iterator[EffectReport]:
+    for effect in sorted(state.effects.values(), key=lambda one: (one.task, one.follows)):
+        if effect.status in statuses and not _under_way(state, effect):
+            yield EffectReport(
+                tool=effect.tool,
+                task=effect.task,
+                attempt=effect.attempt,
+                key=effect.key,
+                effect=effect.effect,
+                reason=effect.reason or ("nothing tells what came of it" if effect.status not in _TOLD else ""),
+            )
+
+
+_TOLD = {EffectStatus.DONE, EffectStatus.FAILED}
+
+
+def _under_way(state: JobState, effect: Effect) -> bool:
+    """Whether whoever meant to make an effect may be at it right now."""
+    task = state.tasks[effect.task]
+    at_work = task.phase is Phase.ASSIGNED and effect.attempt == task.current.number and not state.closed
+    return at_work and effect.status is EffectStatus.INTENDED
 
 
 def _seconds(state: JobState) -> float:

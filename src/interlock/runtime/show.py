@@ -9,9 +9,20 @@ from pathlib import Path
 from typing import TextIO
 
 from interlock.protocol.base import Json
-from interlock.runtime.report import Report, TaskReport
+from interlock.runtime.asking import waiting_line
+from interlock.runtime.report import EffectReport, EffectsReport, Report, TaskReport
 
 __all__ = ["account", "one_line", "print_jobs", "print_out", "print_report", "reader_may_leave", "result_text"]
+
+
+_ACTIONS = 5
+"""The most tool calls of a task that are shown in words."""
+
+_EFFECTS = 20
+"""The most effects that are done that are shown in words."""
+
+_CUT = 100
+"""Characters of a call's arguments and of its outcome that are shown in words."""
 
 
 def print_report(report: Report) -> None:
@@ -36,7 +47,10 @@ def result_text(result: Json) -> str:
 def account(report: Report) -> str:
     """Return what became of each task, and what the job took."""
     lines = [one_line(f"{report.job_id}: {report.status}" + (f" ({report.reason})" if report.reason else ""))]
-    lines += (f"  {one_line(_task_line(task))}" for task in report.tasks)
+    for task in report.tasks:
+        lines.append(f"  {one_line(_task_line(task))}")
+        lines += (f"    {line}" for line in _details(task))
+    lines += (one_line(line) for line in _effect_lines(report.effects))
     usage = report.usage
     lines.append(
         f"{usage.calls} model calls, {usage.prompt_tokens} + {usage.completion_tokens} tokens, "
@@ -50,6 +64,8 @@ def print_jobs(reports: Sequence[Report]) -> None:
     for report in reports:
         accepted = sum(task.status == "accepted" for task in report.tasks)
         counts = f"{accepted}/{len(report.tasks)} accepted"
+        if asking := sum(task.status == "asking" for task in report.tasks):
+            counts += f", {asking} waiting for an answer"
         print_out(one_line(f"{report.job_id}  {report.status:9}  {counts}  {report.goal}"))
 
 
@@ -61,6 +77,35 @@ def _task_line(task: TaskReport) -> str:
     verdicts = ", ".join(verdict.verdict for verdict in task.verdicts)
     attempts = f"{task.attempts} attempt{'' if task.attempts == 1 else 's'}"
     return f"{name}  {task.agent}  {task.status} after {attempts} ({verdicts or 'no verdict'}){reason}"
+
+
+def _details(task: TaskReport) -> Iterator[str]:
+    """Yield what a task waits with, and what its attempts did with tools."""
+    if task.question is not None:
+        yield waiting_line(task.question)
+    for action in task.actions[:_ACTIONS]:
+        arguments = json.dumps(action.arguments, ensure_ascii=False)
+        yield one_line(f"attempt {action.attempt}: {action.tool} {_cut(arguments)}: {_cut(action.outcome)}")
+    if len(task.actions) > _ACTIONS:
+        yield f"and {len(task.actions) - _ACTIONS} more calls, which --json shows"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _CUT else f"{text[: _CUT - 3]}..."
+
+
+def _effect_lines(effects: EffectsReport) -> Iterator[str]:
+    """Yield what was changed outside: every doubt, and of what is surely done as much as a person reads."""
+    for effect in effects.done[:_EFFECTS]:
+        yield f"done: {_effect_line(effect)}"
+    if len(effects.done) > _EFFECTS:
+        yield f"and {len(effects.done) - _EFFECTS} more effects that are done, which --json shows"
+    for effect in effects.in_doubt:
+        yield f"IN DOUBT: {_effect_line(effect)}: {effect.reason}"
+
+
+def _effect_line(effect: EffectReport) -> str:
+    return f"{effect.tool} ({effect.effect}) of {effect.task}, attempt {effect.attempt}, key {effect.key}"
 
 
 def one_line(text: str) -> str:

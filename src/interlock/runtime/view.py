@@ -3,15 +3,28 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from interlock.observability.logging import configure_logging
-from interlock.protocol.messages import JobClosed, JobSubmitted, PlanExpanded, TaskAssigned, TaskClosed, TaskVerdict
+from interlock.protocol.messages import (
+    EffectInDoubt,
+    JobClosed,
+    JobSubmitted,
+    PlanExpanded,
+    PlanRejected,
+    QuestionAnswered,
+    QuestionAsked,
+    TaskAssigned,
+    TaskClosed,
+    TaskVerdict,
+)
 from interlock.protocol.state import Entry, JobState, Phase, StepState
+from interlock.runtime.asking import plainly, to_answer, waiting_line
 from interlock.runtime.client import Progress
+from interlock.runtime.report import question_report
 from interlock.runtime.show import one_line, reader_may_leave
 
 if TYPE_CHECKING:
@@ -20,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["LiveView", "PlainView", "View", "describe", "open_view"]
 
 _EVENTS_SHOWN = 8
+
+_QUESTIONS_SHOWN = 4
 
 _DRAWN_PER_SECOND = 4
 
@@ -86,12 +101,13 @@ class LiveView:
         table = Table(title=Text(_title(state)), title_justify="left")
         table.add_column("step")
         table.add_column("agent")
-        for name in ("tasks", "waiting", "working", "checking", "accepted", "redone", "failed"):
+        for name in ("tasks", "waiting", "working", "asking", "checking", "accepted", "redone", "failed"):
             table.add_column(name, justify="right")
-        phases = Counter((task.step, task.phase is Phase.ASSIGNED) for task in state.open_tasks())
+        doing = Counter((task.step, _DOING.get(task.phase, "checking")) for task in state.open_tasks())
         for name in state.order:
-            table.add_row(*_row(state.steps[name], phases[name, True], phases[name, False]))
+            table.add_row(*_row(state.steps[name], [doing[name, what] for what in ("working", "asking", "checking")]))
         outer.add_row(table)
+        outer.add_row(Text("\n".join(_open_questions(state)), overflow="ellipsis", no_wrap=True, style="bold"))
         outer.add_row(Text("\n".join(map(one_line, self._events)), overflow="ellipsis", no_wrap=True))
         return outer
 
@@ -139,6 +155,26 @@ def describe(entry: Entry, state: JobState) -> str:
         case JobClosed():
             return f"job {message.job}: {message.status}" + (f": {message.reason}" if message.reason else "")
         case _:
+            return _describe_waiting(entry, state)
+
+
+def _describe_waiting(entry: Entry, state: JobState) -> str:
+    """Return the line of what stops a job or makes it wait, and of what nobody knows."""
+    message = entry.message
+    match message:
+        case PlanRejected():
+            return f"the plan is rejected: {'; '.join(message.reasons)}"
+        case TaskAssigned() if message.resumes:
+            return f"{_name(state, message.task)}: attempt {message.attempt} goes on"
+        case QuestionAsked():
+            return f"{_name(state, message.task)}: {waiting_line(question_report(message, ''))}"
+        case QuestionAnswered():
+            told = "nobody answered in time, which counts as" if message.by_default else "the answer is"
+            return f"{_name(state, message.task)}: {told} {message.answer}"
+        case EffectInDoubt():
+            effect = state.effects.get(message.key)
+            return f"{_name(state, message.task)}: {effect.tool if effect else 'an effect'} in doubt: {message.reason}"
+        case _:
             return ""
 
 
@@ -161,10 +197,23 @@ def _title(state: JobState) -> str:
     return f"{submitted.job}  {status}  {seconds:.0f} s, {state.usage.calls} calls, {tokens} tokens"
 
 
-def _row(step: StepState, working: int, checking: int) -> tuple[str, ...]:
+_DOING = {Phase.ASSIGNED: "working", Phase.ANSWERED: "working", Phase.ASKED: "asking"}
+
+
+def _open_questions(state: JobState) -> Iterator[str]:
+    """Yield how to answer what is open, and what it is, oldest first."""
+    questions = (state.tasks[name].question for name in state.asking)
+    asked = sorted((one.asked for one in questions if one), key=lambda one: one.at)
+    for one in asked[:_QUESTIONS_SHOWN]:
+        yield plainly(f"{to_answer(question_report(one, ''))}   {_name(state, one.task)}: {one.text}")
+    if len(asked) > _QUESTIONS_SHOWN:
+        yield f"and {len(asked) - _QUESTIONS_SHOWN} more questions: interlock questions"
+
+
+def _row(step: StepState, doing: Sequence[int]) -> tuple[str, ...]:
     size = step.size
     waiting = "?" if size is None else str(size - step.closed - step.open)
-    counts = (working, checking, step.accepted, step.redone, step.failed + step.cancelled)
+    counts = (*doing, step.accepted, step.redone, step.failed + step.cancelled)
     return (
         step.spec.step,
         step.spec.agent,

@@ -1,0 +1,300 @@
+"""What ``interlock questions`` and ``interlock answer`` do: find what agents ask in the log, and answer it there."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Literal
+
+from interlock.protocol.messages import QuestionAnswered, QuestionAsked
+from interlock.protocol.state import JobState, Phase, TaskState
+from interlock.runtime.asking import deadline_in_words, plainly, question_in_words, to_answer
+from interlock.runtime.bus import Bus
+from interlock.runtime.bus_errors import AnswerRefused
+from interlock.runtime.client import JobNotFound, Progress, history
+from interlock.runtime.place import Place, open_log
+from interlock.runtime.report import QuestionReport, question_report
+
+__all__ = [
+    "UNANSWERABLE",
+    "AnswerInvalid",
+    "JobAmbiguous",
+    "KnownQuestion",
+    "QuestionAlreadyAnswered",
+    "QuestionAmbiguous",
+    "QuestionClosed",
+    "QuestionExpired",
+    "QuestionNotFound",
+    "answer",
+    "find",
+    "give_answer",
+    "questions_of",
+    "told",
+]
+
+_MARK = "q-"
+"""Begins the ids of questions, and may be left out by who types one."""
+
+
+class JobAmbiguous(LookupError):
+    """The beginning of an id that several jobs share."""
+
+    def __init__(self, prefix: str, jobs: Sequence[str]) -> None:
+        self.prefix = prefix
+        self.jobs = tuple(jobs)
+        super().__init__(f"{prefix!r} may be any of the jobs {', '.join(jobs)}: type more of it")
+
+
+class QuestionNotFound(LookupError):
+    """No such question in the job."""
+
+    def __init__(self, job: str, question: str, known: Sequence[str]) -> None:
+        self.job = job
+        self.question = question
+        listed = f"; there are {', '.join(known)}" if known else "; there are none"
+        super().__init__(f"no question {question!r} in job {job}{listed}")
+
+
+class QuestionAmbiguous(LookupError):
+    """The beginning of an id that several questions of the job share."""
+
+    def __init__(self, job: str, prefix: str, questions: Sequence[str]) -> None:
+        self.job = job
+        self.prefix = prefix
+        self.questions = tuple(questions)
+        super().__init__(f"{prefix!r} may be any of the questions {', '.join(questions)} of job {job}: type more of it")
+
+
+class AnswerInvalid(ValueError):
+    """An answer that the question does not offer."""
+
+    def __init__(self, question: str, answer: str, options: Sequence[str]) -> None:
+        self.question = question
+        self.answer = answer
+        self.options = tuple(options)
+        wanted = f"one of {', '.join(options)}" if options else "a text that is not empty"
+        super().__init__(f"{answer!r} is no answer to question {question}: it is {wanted}")
+
+
+class QuestionAlreadyAnswered(Exception):
+    """Somebody was faster, or the time was over."""
+
+    def __init__(self, question: str, answer: str, *, by_default: bool) -> None:
+        self.question = question
+        self.answer = answer
+        self.by_default = by_default
+        how = "nobody answered in time, so it counts as" if by_default else "somebody answered it with"
+        super().__init__(f"question {question} is over: {how} {answer!r}")
+
+
+class QuestionExpired(Exception):
+    """The time for an answer is over."""
+
+    def __init__(self, question: str, expired: datetime) -> None:
+        self.question = question
+        self.expired = expired
+        super().__init__(f"question {question} could be answered until {expired:%Y-%m-%d %H:%M:%S} UTC")
+
+
+class QuestionClosed(Exception):
+    """Nobody waits for the answer any more."""
+
+    def __init__(self, question: str, task: str, job: str) -> None:
+        self.question = question
+        self.task = task
+        self.job = job
+        super().__init__(f"question {question} needs no answer any more: task {task} of job {job} went on or has ended")
+
+
+UNANSWERABLE = (
+    AnswerInvalid,
+    JobAmbiguous,
+    QuestionAlreadyAnswered,
+    QuestionAmbiguous,
+    QuestionClosed,
+    QuestionExpired,
+    QuestionNotFound,
+)
+"""Why an answer is not taken."""
+
+
+class KnownQuestion(QuestionReport):
+    """A question, and how it stands with it."""
+
+    status: Literal["open", "answered", "expired", "closed"]
+    """``expired``: its time is over and the default is about to count. ``closed``: it has no answer and needs none."""
+    answer: str | None = None
+    by_default: bool = False
+    note: str = ""
+
+
+def told(question: KnownQuestion, now: datetime) -> Iterator[str]:
+    """Yield the lines that tell a person what is asked, and how to answer it or what became of it."""
+    yield from question_in_words(question)
+    match question.status:
+        case "open":
+            yield f"  {deadline_in_words(question, now)}"
+            yield f"  {to_answer(question)}"
+        case "answered":
+            note = f", with the note {question.note!r}" if question.note else ""
+            how = "nobody answered in time, which counts as" if question.by_default else "answered with"
+            yield plainly(f"  {how} {question.answer!r}{note}")
+        case "expired":
+            yield "  its time is over"
+        case "closed":
+            yield "  it needs no answer any more"
+
+
+def questions_of(news: Iterable[Progress], now: datetime) -> list[KnownQuestion]:
+    """Return all questions of one job, from all that the log has of it, oldest first."""
+    asked: dict[tuple[str, str], QuestionAsked] = {}
+    answers: dict[tuple[str, str], QuestionAnswered] = {}
+    state = JobState()
+    for progress in news:
+        state = progress.state
+        for entry in progress.entries:
+            match entry.message:
+                case QuestionAsked() as message:
+                    asked.setdefault((message.task, message.question), message)
+                case QuestionAnswered() as message:
+                    answers.setdefault((message.task, message.question), message)
+                case _:
+                    pass
+    return [_known(state, one, answers.get(place), now) for place, one in asked.items()]
+
+
+def _known(state: JobState, asked: QuestionAsked, given: QuestionAnswered | None, now: datetime) -> KnownQuestion:
+    task = state.tasks.get(asked.task)
+    newest = task.question if task else None
+    if newest is not None and newest.asked == asked:  # what the machine took counts, whatever else was written
+        given = newest.answer
+    report = question_report(asked, task.label if task else "")
+    known = KnownQuestion(**dict(report), status="closed")
+    if given is not None:
+        said = {"answer": given.answer, "by_default": given.by_default, "note": given.note}
+        return known.model_copy(update={"status": "answered", **said})
+    if not _waits(state, task, asked):
+        return known
+    over = asked.expires is not None and asked.expires <= now
+    return known.model_copy(update={"status": "expired" if over else "open"})
+
+
+def _waits(state: JobState, task: TaskState | None, asked: QuestionAsked) -> bool:
+    open_task = task is not None and task.phase is Phase.ASKED and state.closed is None
+    return open_task and task is not None and task.question is not None and task.question.asked == asked
+
+
+async def find(place: Place, job: str | None = None) -> list[KnownQuestion]:
+    """Return the questions of one job, named by its id or the beginning of it, or of all; oldest first.
+
+    :raises JobNotFound: there is no such job
+    :raises JobAmbiguous: there are several
+    :raises BrokerError: the embedded broker cannot be started
+    :raises BusError: the broker cannot be reached
+    """
+    async with open_log(place, "questions") as bus:
+        jobs = await bus.jobs()
+        chosen = jobs if job is None else [_chosen_job(job, jobs)]
+        found = [one for name in chosen for one in await _questions(bus, name)]
+    return sorted(found, key=lambda one: one.asked)
+
+
+async def answer(place: Place, job: str, question: str, text: str, note: str = "") -> KnownQuestion:
+    """Answer a question in the log of ``place`` as ``give_answer`` does.
+
+    :raises BrokerError: the embedded broker cannot be started
+    """
+    async with open_log(place, "answer") as bus:
+        return await give_answer(bus, job, question, text, note)
+
+
+async def give_answer(bus: Bus, job: str, question: str, text: str, note: str = "") -> KnownQuestion:
+    """Answer a question and return it with its answer; job and question are named by the beginning of their ids.
+
+    :raises JobNotFound: there is no such job
+    :raises JobAmbiguous: there are several
+    :raises QuestionNotFound: the job has no such question
+    :raises QuestionAmbiguous: it has several
+    :raises AnswerInvalid: the question does not offer this answer
+    :raises QuestionAlreadyAnswered: it has an answer
+    :raises QuestionExpired: its time is over
+    :raises QuestionClosed: its task does not wait for it any more
+    :raises BusError: the broker cannot be reached
+    """
+    name = _chosen_job(job, await bus.jobs())
+    while True:
+        news = [progress async for progress in _history(bus, name)]
+        chosen = _chosen_question(name, question, questions_of(news, datetime.now(UTC)))
+        given = _answering(news[-1].state, chosen, text, note)
+        try:
+            await bus.append(given)
+        except AnswerRefused:
+            continue  # somebody wrote there meanwhile: what that was says whether an answer is still wanted
+        return chosen.model_copy(update={"status": "answered", "answer": given.answer, "note": note})
+
+
+async def _history(bus: Bus, job: str) -> AsyncIterator[Progress]:
+    async with aclosing(history(bus, job)) as news:
+        async for progress in news:
+            yield progress
+
+
+async def _questions(bus: Bus, job: str) -> list[KnownQuestion]:
+    return questions_of([progress async for progress in _history(bus, job)], datetime.now(UTC))
+
+
+def _chosen_job(prefix: str, jobs: Sequence[str]) -> str:
+    matching = [prefix] if prefix in jobs else [job for job in jobs if job.startswith(prefix)]
+    if not matching:
+        raise JobNotFound(prefix, jobs)
+    if len(matching) > 1:
+        raise JobAmbiguous(prefix, matching)
+    return matching[0]
+
+
+def _chosen_question(job: str, prefix: str, known: Sequence[KnownQuestion]) -> KnownQuestion:
+    exact = [one for one in known if prefix == one.id]
+    matching = exact or [one for one in known if one.id.startswith((prefix, _MARK + prefix))]
+    if not matching:
+        raise QuestionNotFound(job, prefix, [one.id for one in known])
+    if len(matching) > 1:
+        raise QuestionAmbiguous(job, prefix, [one.id for one in matching])
+    return matching[0]
+
+
+def _answering(state: JobState, question: KnownQuestion, text: str, note: str) -> QuestionAnswered:
+    """Return the message that answers ``question``, or raise why there can be none."""
+    task = state.tasks.get(question.task)
+    match question.status:
+        case "answered" if question.answer is not None:
+            raise QuestionAlreadyAnswered(question.id, question.answer, by_default=question.by_default)
+        case "expired" if question.expires is not None:
+            raise QuestionExpired(question.id, question.expires)
+        case "open" if task is not None and task.question is not None:
+            asked = task.question.asked
+        case _:
+            raise QuestionClosed(question.id, question.task, question.job)
+    return QuestionAnswered(
+        id=uuid.uuid4().hex,
+        ns=asked.ns,
+        job=asked.job,
+        task=asked.task,
+        attempt=asked.attempt,
+        answers=task.head,
+        at=datetime.now(UTC),
+        deadline=asked.deadline,
+        epoch=asked.epoch,
+        question=asked.question,
+        answer=_option(question, text),
+        note=note,
+    )
+
+
+def _option(question: KnownQuestion, text: str) -> str:
+    """Return the answer as the question spells it; upper and lower case are the same."""
+    if not question.options and text.strip():
+        return text
+    fitting = [option for option in question.options if option.casefold() == text.strip().casefold()]
+    if len(fitting) != 1:
+        raise AnswerInvalid(question.id, text, question.options)
+    return fitting[0]
