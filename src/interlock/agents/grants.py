@@ -11,13 +11,11 @@ from interlock.protocol.base import Json
 from interlock.protocol.criteria import templates_of
 from interlock.protocol.messages import Grant, JobSubmitted
 from interlock.protocol.state import JobState, TaskState
+from interlock.protocol.taint import joined
 from interlock.protocol.team import Agent, Input, PinnedTool, Step, Team, ToolUse
 from interlock.protocol.tools import Pin, ToolGrant
 
-__all__ = ["Labels", "grant_of", "joined", "pinned_texts", "uses_of"]
-
-_MOST_LABELS = 32
-_AND_MORE = "and more"
+__all__ = ["Labels", "grant_of", "pinned_texts", "uses_of"]
 
 
 def uses_of(step: Step, agent: Agent) -> tuple[ToolUse, ...]:
@@ -98,12 +96,6 @@ def grant_of(
         autonomy=submitted.autonomy,
         permissions=step.permissions,
     )
-
-
-def joined(*labels: Iterable[str]) -> tuple[str, ...]:
-    """Return all labels, each once, in order; too many are cut, never to none."""
-    every = tuple(dict.fromkeys(label for several in labels for label in several))
-    return every if len(every) <= _MOST_LABELS else (*every[: _MOST_LABELS - 1], _AND_MORE)
 
 
 def _tool_grant(use: ToolUse, state: JobState, step: Step, scope: Mapping[str, Json], labels: Labels) -> ToolGrant:
