@@ -186,7 +186,9 @@ def one_command(words: tuple[str, ...]) -> Call:
     return Call(RUN, {"command": ""}, {"command": (words,)})
 
 
-bounded = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+bounded = settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @bounded

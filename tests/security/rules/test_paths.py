@@ -72,7 +72,9 @@ def paths(draw: st.DrawFn) -> str:
     return start + "/".join(draw(st.lists(segments, min_size=1, max_size=6)))
 
 
-bounded = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+bounded = settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @bounded
@@ -113,7 +115,9 @@ def test_what_leads_to_a_denied_folder_is_denied(tree: Path, path: str) -> None:
 
 
 @given(path=st.text(max_size=80))
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_any_text_has_one_form_or_is_refused(tree: Path, path: str) -> None:
     """Whatever is given becomes an absolute path that is its own one form, or the typed error."""
     try:
