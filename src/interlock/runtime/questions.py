@@ -26,6 +26,9 @@ __all__ = [
     "QuestionExpired",
     "QuestionNotFound",
     "answer",
+    "answering",
+    "choose_job",
+    "choose_question",
     "find",
     "give_answer",
     "questions_of",
@@ -194,7 +197,7 @@ async def find(place: Place, job: str | None = None) -> list[KnownQuestion]:
     """
     async with open_log(place, "questions") as bus:
         jobs = await bus.jobs()
-        chosen = jobs if job is None else [_chosen_job(job, jobs)]
+        chosen = jobs if job is None else [choose_job(job, jobs)]
         found = [one for name in chosen for one in await _questions(bus, name)]
     return sorted(found, key=lambda one: one.asked)
 
@@ -221,11 +224,11 @@ async def give_answer(bus: Bus, job: str, question: str, text: str, note: str = 
     :raises QuestionClosed: its task does not wait for it any more
     :raises BusError: the broker cannot be reached
     """
-    name = _chosen_job(job, await bus.jobs())
+    name = choose_job(job, await bus.jobs())
     while True:
         news = [progress async for progress in _history(bus, name)]
-        chosen = _chosen_question(name, question, questions_of(news, datetime.now(UTC)))
-        given = _answering(news[-1].state, chosen, text, note)
+        chosen = choose_question(name, question, questions_of(news, datetime.now(UTC)))
+        given = answering(news[-1].state, chosen, text, note)
         try:
             await bus.append(given)
         except AnswerRefused:
@@ -243,7 +246,12 @@ async def _questions(bus: Bus, job: str) -> list[KnownQuestion]:
     return questions_of([progress async for progress in _history(bus, job)], datetime.now(UTC))
 
 
-def _chosen_job(prefix: str, jobs: Sequence[str]) -> str:
+def choose_job(prefix: str, jobs: Sequence[str]) -> str:
+    """Return the job whose id is or begins with ``prefix``.
+
+    :raises JobNotFound: there is none
+    :raises JobAmbiguous: there are several, and none is called just so
+    """
     matching = [prefix] if prefix in jobs else [job for job in jobs if job.startswith(prefix)]
     if not matching:
         raise JobNotFound(prefix, jobs)
@@ -252,7 +260,12 @@ def _chosen_job(prefix: str, jobs: Sequence[str]) -> str:
     return matching[0]
 
 
-def _chosen_question(job: str, prefix: str, known: Sequence[KnownQuestion]) -> KnownQuestion:
+def choose_question(job: str, prefix: str, known: Sequence[KnownQuestion]) -> KnownQuestion:
+    """Return the question of ``job`` whose id is or begins with ``prefix``.
+
+    :raises QuestionNotFound: there is none
+    :raises QuestionAmbiguous: there are several, and none is called just so
+    """
     exact = [one for one in known if prefix == one.id]
     matching = exact or [one for one in known if one.id.startswith((prefix, _MARK + prefix))]
     if not matching:
@@ -262,8 +275,14 @@ def _chosen_question(job: str, prefix: str, known: Sequence[KnownQuestion]) -> K
     return matching[0]
 
 
-def _answering(state: JobState, question: KnownQuestion, text: str, note: str) -> QuestionAnswered:
-    """Return the message that answers ``question``, or raise why there can be none."""
+def answering(state: JobState, question: KnownQuestion, text: str, note: str) -> QuestionAnswered:
+    """Return the message that answers ``question``, of a job in ``state``.
+
+    :raises AnswerInvalid: the question does not offer this answer
+    :raises QuestionAlreadyAnswered: it has an answer
+    :raises QuestionExpired: its time is over
+    :raises QuestionClosed: its task does not wait for it any more
+    """
     task = state.tasks.get(question.task)
     match question.status:
         case "answered" if question.answer is not None:

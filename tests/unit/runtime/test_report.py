@@ -7,10 +7,15 @@ from tests.unit.protocol.story import NOW, Story, step
 
 from interlock.observability.context import new_traceparent, trace_id_of
 from interlock.protocol.base import Usage
+from interlock.protocol.messages import Approval
 from interlock.protocol.state import JobState
 from interlock.protocol.team import Handover
 from interlock.runtime.report import Report, TaskReport, report_of
 from interlock.runtime.show import account, one_line, print_jobs, print_report, result_text
+
+APPROVAL = Approval(
+    tool="web.post", arguments={"to": "a\u202eb", "text": "x\ny"}, digest="d", effect="irreversible", rule="ask *"
+)
 
 
 def tasks_of(story: Story) -> dict[str, TaskReport]:
@@ -51,6 +56,67 @@ def test_a_running_job_tells_what_is_open_and_what_waits() -> None:
     assert "bad 2" in tasks["s:1"].reason
     assert [one.attempt for one in tasks["s:2"].verdicts] == [1]
     assert (tasks["end"].agent, tasks["end"].attempts, tasks["end"].index) == ("w", 0, None)
+
+
+def acted() -> Story:
+    """Return a job that has done something, may have done another thing, and waits with a third."""
+    story = Story((step("s", items=True, attempts=2),), items={"s": 3}).go_on()
+    for key, status in (("k1", "done"), ("k2", "in_doubt"), ("k3", "failed")):
+        story.intend("s:0", key)
+        story.record("s:0", status, key)
+    story.intend("s:1", "k4")
+    calls = [{"tool": "web.post", "arguments": {"to": number}, "outcome": "done: sent"} for number in range(7)]
+    story.result("s:0", actions=calls)
+    story.ask("s:2", approval=APPROVAL, expires=NOW + timedelta(hours=1))
+    return story
+
+
+def test_effects_are_told_apart_by_what_is_known_of_them() -> None:
+    """Done is done, failed is nothing, under way is not told yet; what nobody knows is in doubt, with the reason."""
+    story = acted()
+    effects = report_of(story.state).effects
+    assert [(one.tool, one.task, one.attempt, one.key) for one in effects.done] == [("web.post", "s:0", 1, "k1")]
+    assert [(one.key, one.reason) for one in effects.in_doubt] == [("k2", "lost")]
+    story.killed = "enough"
+    story.go_on()
+    in_doubt = report_of(story.state).effects.in_doubt
+    assert [(one.key, one.reason) for one in in_doubt] == [("k2", "lost"), ("k4", "nothing tells what came of it")]
+    assert [(one.task, one.key) for one in report_of(story.state).effects.done] == [("s:0", "k1")]
+
+
+def test_a_task_tells_what_it_did_and_what_it_waits_with() -> None:
+    """Every call of its attempts, and the question with its exact call, its default and its deadline."""
+    tasks = tasks_of(acted())
+    assert [(one.attempt, one.tool, one.arguments) for one in tasks["s:0"].actions[:2]] == [
+        (1, "web.post", {"to": 0}),
+        (1, "web.post", {"to": 1}),
+    ]
+    assert (tasks["s:0"].question, tasks["s:2"].status) == (None, "asking")
+    question = tasks["s:2"].question
+    assert question is not None
+    assert (question.id, question.default, question.expires) == ("q", "no", NOW + timedelta(hours=1))
+    assert question.approval == APPROVAL
+
+
+def test_no_question_is_open_in_a_job_that_is_over() -> None:
+    """Its task is cancelled, and there is nothing left to answer."""
+    story = acted()
+    story.killed = "enough"
+    story.go_on()
+    task = tasks_of(story)["s:2"]
+    assert (task.status, task.question) == ("cancelled", None)
+
+
+def test_the_account_says_what_waits_what_was_done_and_what_is_in_doubt() -> None:
+    """How to answer stands with the task; doubts are never left out; of many calls the first are shown."""
+    lines = account(report_of(acted().state)).splitlines()
+    assert '    attempt 1: web.post {"to": 0}: done: sent' in lines
+    assert "    and 2 more calls, which --json shows" in lines
+    assert (
+        '    May it? web.post(to="a\\u202eb", text="x\\ny") waits for your answer: interlock answer j q yes|no' in lines
+    )
+    assert "done: web.post (once) of s:0, attempt 1, key k1" in lines
+    assert "IN DOUBT: web.post (once) of s:0, attempt 1, key k2: lost" in lines
 
 
 def test_in_a_job_that_is_over_nothing_is_open() -> None:

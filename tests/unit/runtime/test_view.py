@@ -9,8 +9,9 @@ from typing import TextIO
 
 import pytest
 from rich.console import Console
-from tests.unit.protocol.story import Story, step
+from tests.unit.protocol.story import NOW, Story, step
 
+from interlock.protocol.messages import PlanRejected
 from interlock.protocol.state import JobState
 from interlock.runtime.client import Progress
 from interlock.runtime.view import LiveView, PlainView, View, describe, open_view
@@ -65,6 +66,62 @@ def test_each_entry_that_is_worth_a_line_has_one() -> None:
     ]
 
 
+def waiting() -> Story:
+    """Return a job whose three items wait for a person, go on and have an effect in doubt."""
+    story = Story((step("s", items=True),), items={"s": 3}).go_on()
+    for number in range(3):
+        story.ask(f"s:{number}", f"q-{number}")
+    story.answer("s:1", "no", "q-1")
+    story.answer("s:2", "no", "q-2", by_default=True)
+    story.go_on()
+    story.intend("s:1")
+    story.record("s:1", "in_doubt")
+    return story
+
+
+def test_a_question_has_a_line_that_says_how_to_answer_it() -> None:
+    """What waits, what was answered and by whom, what goes on and what is in doubt: a line each, in plain words."""
+    story = waiting()
+    lines = [line for entry in story.log[6:] if (line := describe(entry, story.state))]
+    assert lines == [
+        *(f"s:{n}: May it? waits for your answer: interlock answer j q-{n} yes|no" for n in range(3)),
+        "s:1: the answer is no",
+        "s:2: nobody answered in time, which counts as no",
+        "s:1: attempt 1 goes on",
+        "s:2: attempt 1 goes on",
+        "s:1: web.post in doubt: lost",
+    ]
+
+
+def test_a_rejected_plan_is_told() -> None:
+    """The reason stands in the plain view before the job's end."""
+    story = Story((step("s"),))
+    story.tell(PlanRejected(id="p", ns="n", job="j", at=NOW, answers=1, version=1, reasons=("never X", "never Y")))
+    assert describe(story.log[-1], story.state) == "the plan is rejected: never X; never Y"
+
+
+def test_the_live_view_keeps_open_questions_in_sight() -> None:
+    """How to answer stands below the table for as long as the question is open; the task counts as asking."""
+    story, view = waiting(), LiveView()
+    view.show(news(story))
+    text = drawn(view)
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
+    assert rows == [["s", "w", "3", "0", "2", "1", "", "", "", ""]]
+    assert [line.rstrip() for line in text.splitlines() if line.startswith("interlock answer")] == [
+        "interlock answer j q-0 yes|no   s:0: May it?"
+    ]
+
+
+def test_the_live_view_counts_the_questions_that_it_does_not_show() -> None:
+    """Many questions leave room for the table."""
+    story = Story((step("s", items=True),), items={"s": 7}).go_on()
+    for number in range(7):
+        story.ask(f"s:{number}", f"q-{number}")
+    view = LiveView()
+    view.show(news(story))
+    assert "and 3 more questions: interlock questions" in drawn(view)
+
+
 def test_the_plain_view_prints_lines() -> None:
     """A line an event, nothing that a terminal would act on, and a summary of the steps now and then."""
     out, story = io.StringIO(), played()
@@ -97,12 +154,12 @@ def test_the_live_view_draws_the_steps_and_the_last_events() -> None:
     view.show(news(story, 0, 7))
     text = drawn(view)
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
-    assert rows == [["s", "w", "3", "0", "2", "1", "", "", ""], ["end", "w", "1", "1", "", "", "", "", ""]]
+    assert rows == [["s", "w", "3", "0", "2", "", "1", "", "", ""], ["end", "w", "1", "1", "", "", "", "", "", ""]]
     assert "j  running" in text
     view.show(news(story, 7))
     text = drawn(view)
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
-    assert rows == [["s", "w", "3", "0", "", "", "2", "2", "1"], ["end", "w", "1", "0", "", "", "1", "", ""]]
+    assert rows == [["s", "w", "3", "0", "", "", "", "2", "2", "1"], ["end", "w", "1", "0", "", "", "", "1", "", ""]]
     assert "j  partial" in text
     events = text.splitlines()[-8:]
     assert events[-1].rstrip() == "job j: partial: s: 1 of 3 not accepted"
