@@ -35,5 +35,8 @@ def bucket_stream(ns: str) -> str:
 
 
 def queue_name(kind: QueueKind, role: Role, lane: int) -> str:
-    """Return the name of a role's queue: lane 0 is that of all jobs, each of the others that of one."""
-    return f"{kind}-{role}-{lane}" if lane else f"{kind}-{role}"
+    """Return the name of a role's queue: lane 0 is that of all jobs, each of the others that of one.
+
+    No two roles share a name: none of them begins with a digit, and a team may end in one.
+    """
+    return f"{kind}-{lane}-{role}" if lane else f"{kind}-{role}"

@@ -117,7 +117,7 @@ class Wire:
         self._client = _Client(self._lose)
         self._up = anyio.Event()
         self._lost_watchers: set[Callable[[], None]] = set()
-        self._denied_watchers: dict[str, Callable[[PublishDenied], None]] = {}
+        self._denied_watchers: dict[str, tuple[str, Callable[[PublishDenied], None]]] = {}
         self._waiting: dict[str, _Waiting] = {}
         self._tokens = itertools.count()
         self._inbox = ""
@@ -168,7 +168,7 @@ class Wire:
     @contextmanager
     def told_if_denied(self, subject: str, denied: Callable[[PublishDenied], None]) -> Iterator[None]:
         """Call ``denied`` where the broker lets nothing that is published to ``subject`` inside the block pass."""
-        self._denied_watchers[subject.lower()] = denied
+        self._denied_watchers[subject.lower()] = (subject, denied)
         try:
             yield
         finally:
@@ -340,12 +340,13 @@ class Wire:
             self._denied_subscriptions.add(subject)
             return
         concerned = [one for one in self._waiting.values() if one.subject.lower() == subject]
-        told = PublishDenied(concerned[0].subject if concerned else subject)
+        watched, watcher = self._denied_watchers.get(subject, (subject, None))
+        told = PublishDenied(concerned[0].subject if concerned else watched)
         _log.error("%s", told)
         for waiting in concerned:
             if not waiting.reply.done():
                 waiting.reply.set_result(PublishDenied(waiting.subject))
-        if watcher := self._denied_watchers.get(subject):
+        if watcher is not None:
             watcher(told)
 
     def _lose(self, reason: str) -> None:

@@ -20,7 +20,8 @@ __all__ = ["BrokerConfigInvalid", "Tls", "Written", "broker_config", "run", "wri
 _FIRST_LINE = "# Written by `interlock broker-config`, which writes it anew when it is run again for this folder."
 _ABOUT = f"""{_FIRST_LINE}
 # It knows every party that has a file in the folder of keys: to shut one out, delete its file and run that again.
-# `nats-server --signal reload=PID` makes a running server read this again. Needs nats-server 2.12 or later.
+# A running server reads this again on SIGHUP; send it twice, since accounts that are new are connected by the second.
+# Needs nats-server 2.12 or later.
 """
 _PORT = 4222
 
@@ -97,6 +98,8 @@ def write_broker_config(
             f"{config} was not written by this command", "name another folder with --out, or overwrite it with --force"
         )
     keyring = Keyring(folder / "keys")
+    if not force:
+        keyring.public()  # so that a key that is none is told before anything is written
     wanted = parties_of(teams)
     new = keyring.make({*wanted, *keyring.parties()} if force else wanted, anew=force)
     if tls is not None and tls.ca is not None:

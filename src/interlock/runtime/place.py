@@ -1,6 +1,6 @@
 """Where a command's log is: with a broker of its own on a state folder, or with one that runs elsewhere."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +9,7 @@ from interlock.runtime.address import BrokerAddress
 from interlock.runtime.broker import embedded_broker, running_broker
 from interlock.runtime.bus import Bus
 from interlock.runtime.credentials import Party
+from interlock.runtime.keyring import login_of
 
 __all__ = ["NAMESPACE", "Place", "open_bus", "open_log"]
 
@@ -29,12 +30,14 @@ class Place:
 
 
 @asynccontextmanager
-async def open_bus(place: Place, name: str, parties: Iterable[Party] = ()) -> AsyncIterator[tuple[Bus, BrokerAddress]]:
+async def open_bus(
+    place: Place, name: str, parties: Collection[Party] = ()
+) -> AsyncIterator[tuple[Bus, BrokerAddress]]:
     """Connect to the broker of ``place`` as its operator, starting the embedded one where none is named.
 
-    The embedded one knows ``parties`` then, and whoever it knew before.
+    The embedded one knows ``parties`` then, and whoever it knew before; of another one their keys must be at hand.
 
-    :raises BrokerError: the embedded broker cannot be started
+    :raises BrokerError: the embedded broker cannot be started, or a key is missing
     :raises BusError: the broker cannot be reached
     """
     async with AsyncExitStack() as stack:
@@ -42,6 +45,8 @@ async def open_bus(place: Place, name: str, parties: Iterable[Party] = ()) -> As
         if address is None:
             broker = embedded_broker(place.state, parties=parties, ns=NAMESPACE, durable=place.durable)
             address = await stack.enter_async_context(broker)
+        for party in parties:
+            login_of(address, party, None)
         yield await stack.enter_async_context(Bus.connect(address, NAMESPACE, name)), address
 
 
