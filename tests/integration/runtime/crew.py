@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,16 +11,33 @@ import anyio
 
 from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Json, role_of
-from interlock.protocol.messages import CriterionVerdict, TaskAssigned, TaskResult, TaskVerdict, Verdict
+from interlock.protocol.messages import (
+    CriterionVerdict,
+    Envelope,
+    QuestionAsked,
+    TaskAssigned,
+    TaskResult,
+    TaskVerdict,
+    Verdict,
+)
 from interlock.protocol.team import Team
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import AnswerRefused
 from interlock.runtime.client import submit
 from interlock.runtime.deliveries import Delivery
 
-__all__ = ["crew", "give", "team_of"]
+__all__ = ["Ask", "crew", "give", "team_of"]
 
-Work = Callable[[TaskAssigned], Json]
+
+@dataclass(frozen=True)
+class Ask:
+    """A worker's question instead of a result."""
+
+    expires: datetime | None = None
+    default: str | None = "no"
+
+
+Work = Callable[[TaskAssigned], Json | Ask]
 Judge = Callable[[TaskResult], Verdict]
 
 
@@ -45,23 +63,24 @@ async def give(bus: Bus, team: Team, job: str = "j1", inputs: dict[str, Json] | 
 
 @asynccontextmanager
 async def crew(
-    bus: Bus, work: Work = lambda assigned: assigned.task, judge: Judge = lambda _: "pass"
+    bus: Bus, work: Work = lambda assigned: assigned.task, judge: Judge = lambda _: "pass", *, slots: int = 64
 ) -> AsyncIterator[None]:
     """Have every assignment and every result of the team ``t`` answered while the block runs."""
 
-    async def serve(role: str, kind: Any, answer: Callable[[Delivery], TaskResult | TaskVerdict]) -> None:
-        async with bus.pull(kind, role, 64) as deliveries:
+    async def serve(role: str, kind: Any, answer: Callable[[Delivery], Envelope]) -> None:
+        async with bus.pull(kind, role, slots) as deliveries:
             async for delivery in deliveries:
                 with suppress(AnswerRefused):
                     await bus.append(answer(delivery))
                 await delivery.ack()
 
-    def result(delivery: Delivery) -> TaskResult:
+    def result(delivery: Delivery) -> TaskResult | QuestionAsked:
         assigned = delivery.message
         assert isinstance(assigned, TaskAssigned)
-        return TaskResult(
-            **_envelope(delivery), by=assigned.role, role=assigned.verifier, status="done", output=work(assigned)
-        )
+        done = work(assigned)
+        if isinstance(done, Ask):
+            return _question(delivery, assigned, done)
+        return TaskResult(**_envelope(delivery), by=assigned.role, role=assigned.verifier, status="done", output=done)
 
     def verdict(delivery: Delivery) -> TaskVerdict:
         assert isinstance(delivery.message, TaskResult)
@@ -75,6 +94,18 @@ async def crew(
         group.start_soon(serve, role_of("v", "t"), "result", verdict)
         yield
         group.cancel_scope.cancel()
+
+
+def _question(delivery: Delivery, assigned: TaskAssigned, ask: Ask) -> QuestionAsked:
+    return QuestionAsked(
+        **_envelope(delivery),
+        by=assigned.role,
+        question=f"q-{assigned.task.replace(':', '-')}",
+        text="May it?",
+        options=("yes", "no"),
+        default=ask.default,
+        expires=ask.expires,
+    )
 
 
 def _envelope(delivery: Delivery) -> dict[str, Any]:
