@@ -379,7 +379,7 @@ def test_what_is_not_certain_is_refused(line: str) -> None:
 
 
 @given(st.text(max_size=60))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_text_is_read_or_refused(text: str) -> None:
     """Whatever is given, there is a one form with commands, or the typed error."""
     try:
@@ -405,3 +405,39 @@ def test_a_rule_that_allows_a_name_allows_no_other_place(name: str, tmp_path: Pa
     assert (judge_call([rules], call_of(RUN, f"{name} -l")).outcome == "allow") is (name == "ls")
     denying = layer(tmp_path, allow=("shell.run",), deny=("shell.run(ls *)",))
     assert judge_call([denying], call_of(RUN, f"{name} -l")).outcome == "deny"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "line", "fits"),
+    [
+        ("git log *", "git log", True), ("git log *", "git log -p x", True), ("git log", "git log -p", False),
+        ("git log *", "git", False), ("git * log", "git x log", True), ("git * log", "git *.txt log", False),
+        ("git * log", 'git "$x" log', True), ("git -* log", 'git "$x" log', False), ("cat *.txt", "cat a.txt", True),
+        ("cat *.txt", 'cat "$x.txt"', True), ("cat *.txt", "cat *.txt", False), ("cat *", "cat *.txt", True),
+        ("'cat a b'", "cat 'a b'", False), ("*", "a; b > c", True), ("ls", "ls > out", False), ("ls", "A=1 ls", False),
+    ],
+)  # fmt: skip
+def test_patterns_of_commands(pattern: str, line: str, fits: bool) -> None:
+    """Words are matched one by one; what is known only when it runs fits an allow only where anything does."""
+    assert (judge_call([layer(allow=(f"shell.run({pattern})",))], call_of(RUN, line)).outcome == "allow") is fits
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["rm x", 'r"m" x', "ls; rm", "find . -exec rm {} +", 'ls "$(rm x)"', "ls | xargs rm", "/bin/rm", "bash -c 'rm x'"],
+)
+def test_deny_finds_a_command_wherever_it_stands(line: str) -> None:
+    """A denied command is denied in every part of a line, and by its whole path."""
+    assert judge_call([layer(allow=("shell.run",), deny=("shell.run(rm *)",))], call_of(RUN, line)).outcome == "deny"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "denied"), [("git push *", True), ("git pull *", True), ("ls *", False), ("git", False)]
+)
+def test_deny_takes_what_is_not_known_for_a_match(pattern: str, denied: bool) -> None:
+    """A word that a variable or a wildcard fills in could be what is denied."""
+    for line in ('git "$x" y', "git *"):
+        rules = layer(allow=("shell.run",), deny=(f"shell.run({pattern})",))
+        assert (judge_call([rules], call_of(RUN, line)).outcome == "deny") is (
+            denied or (pattern == "git" and "*" in line)
+        )

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.security.rules.harness import FETCH, READ, RUN, SEND, call_of, layer, spec_of
 
@@ -89,7 +89,7 @@ calls = st.builds(
     ),
     st.booleans(),
 )
-many = settings(max_examples=200, deadline=None)
+many = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @many

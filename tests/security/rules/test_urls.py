@@ -3,7 +3,7 @@
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.security.rules.harness import FETCH, call_of, decide, layer
 
@@ -104,7 +104,7 @@ def urls(draw: st.DrawFn) -> str:
 
 
 @given(url=urls())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_allowed_goes_where_the_rules_say(url: str) -> None:
     """Another reader of URLs (urllib) finds an allowed host, path and port in what the tool gets, and no user name."""
     try:
@@ -130,7 +130,7 @@ def test_what_is_allowed_goes_where_the_rules_say(url: str) -> None:
 
 
 @given(url=st.one_of(urls(), st.text(max_size=40).map(lambda rest: f"http://{rest}"), st.text(max_size=40)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_url_has_one_form_or_none(url: str) -> None:
     """Whatever is given becomes a URL that is its own one form, or the typed error."""
     try:
