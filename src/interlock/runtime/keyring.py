@@ -30,6 +30,7 @@ class Keyring:
         made = [party for party in parties if anew or not self._file(party).exists()]
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (self.folder / ".gitignore").write_text("*\n")  # nobody commits a key by mistake
             for party in made:
                 write_private(self._file(party), f"{new_seed()}\n")
         except OSError as error:
