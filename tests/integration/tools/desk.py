@@ -41,9 +41,10 @@ from interlock.runtime.config import Toolkit, ToolSetup
 from interlock.runtime.gateway import Acted, Gateway, Outside
 from interlock.runtime.workshop import Workshop, open_workshop
 
-__all__ = ["Attempt", "Desk", "box_team", "envelope", "open_desk", "policy_of", "said"]
+__all__ = ["BOX_TOOLS", "Attempt", "Desk", "box_team", "envelope", "open_desk", "policy_of", "said"]
 
-_TOOLS = Path(__file__).parent / "box_tools.py"
+BOX_TOOLS = Path(__file__).parent / "box_tools.py"
+"""The tools as a team's file."""
 _ALL = ("look", "put", "write", "send", "burn", "ship", "fail", "hang", "follow")
 
 
@@ -215,7 +216,7 @@ async def open_desk(
     bus: Bus, base: Path, team: Team | None = None, grant: Mapping[str, Any] | None = None
 ) -> AsyncIterator[Desk]:
     """Submit a job of ``team`` and open its tools while the block runs."""
-    shutil.copy(_TOOLS, base)
+    shutil.copy(BOX_TOOLS, base)
     team = team or box_team()
     specs = tuple(catalogue(team, base).values())
     await submit(bus, Tracing(), team, "go", {}, "j1", toolkit=Toolkit(specs, str(base)))
