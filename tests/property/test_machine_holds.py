@@ -1,4 +1,4 @@
-"""Managers, workers and a verifier around a broker that loses, delays, repeats and reorders what it can.
+"""Managers, workers, a verifier and a person around a broker that loses, delays, repeats and reorders what it can.
 
 Everything goes over the wire form: messages are encoded, the broker knows subjects and bytes only, and it compares the
 expected sequence over a chain's wildcard as the real one does.
@@ -30,12 +30,14 @@ from interlock.protocol.messages import (
     Envelope,
     JobClosed,
     JobSubmitted,
+    QuestionAnswered,
+    QuestionAsked,
     TaskAssigned,
     TaskClosed,
     TaskResult,
     TaskVerdict,
 )
-from interlock.protocol.state import Entry, JobState, Phase
+from interlock.protocol.state import Entry, JobState, Phase, TaskState
 from interlock.protocol.subjects import chain_subjects, log_subject
 from interlock.protocol.team import Budget, Handover
 
@@ -179,6 +181,16 @@ class Network(RuleBasedStateMachine):
         """Lose what a process had in its hands."""
         self.crew[kind][who % len(self.crew[kind])] = None
 
+    # What a person does
+
+    @rule(who=st.integers(0, 1), data=st.data())
+    def a_person_answers(self, who: int, data: st.DataObject) -> None:
+        """Answer a question that was open when it was looked at, perhaps long ago."""
+        seen = self.managers[who].state
+        if seen.asking:
+            name = data.draw(st.sampled_from(sorted(seen.asking)))
+            self._send(self._reply(seen.tasks[name], data.draw(st.sampled_from(["yes", "no"]))), data.draw(LUCK))
+
     # What the network and the outside do
 
     @precondition(lambda self: self.late)
@@ -251,6 +263,8 @@ class Network(RuleBasedStateMachine):
         self._read(manager, len(self.broker.log))
         for command in decide(manager.state, self.now, killed="stop" if self.killed else None):
             self._carry_out(manager, command, "fine")
+        for name in sorted(self.truth.asking):
+            self._publish(self._reply(self.truth.tasks[name], "yes"))
         for kind, outcome in (("assigned", output), ("result", verdict)):
             for seq in self._unacknowledged(kind):
                 self._publish(self._answer(seq, outcome))
@@ -264,9 +278,19 @@ class Network(RuleBasedStateMachine):
         for one in closed:
             assert one.outcome != "accepted" or (one.task, one.stands) in passed
         for kind in (TaskAssigned, TaskResult, TaskVerdict):
-            told = [(one.task, one.attempt) for one in log if isinstance(one, kind)]
+            told = [(one.task, one.attempt, getattr(one, "resumes", 0)) for one in log if isinstance(one, kind)]
             assert len(set(told)) == len(told), f"no attempt has two entries of {kind.__name__}"
         assert all(task.phase is Phase.CLOSED for task in self.truth.tasks.values())
+        self._check_questions(log)
+
+    def _check_questions(self, log: list[Envelope]) -> None:
+        """Check that each question has one answer at most, and that each answer is used once, by its own attempt."""
+        answers = [(seq, one) for seq, one in enumerate(log, 1) if isinstance(one, QuestionAnswered)]
+        assert len({one.question for _, one in answers}) == len(answers)
+        places = {(seq, one.task, one.attempt) for seq, one in answers}
+        resumed = [(one.resumes, one.task, one.attempt) for one in log if isinstance(one, TaskAssigned) and one.resumes]
+        assert len(set(resumed)) == len(resumed)
+        assert set(resumed) <= places
 
     # How it is done
 
@@ -334,6 +358,11 @@ class Network(RuleBasedStateMachine):
             "attempt": asked.attempt,
             "answers": seq,
         }
+        if isinstance(asked, TaskAssigned) and outcome == "ask" and not asked.resumes:
+            later = self.now + timedelta(seconds=50)
+            return QuestionAsked.model_validate(
+                {**common, "by": asked.role, "question": f"q-{seq}", "text": "May it?", "expires": later}
+            )
         if isinstance(asked, TaskAssigned):
             status = "gave_up" if outcome == "gave_up" else "done"
             output = f"{asked.task} {asked.attempt}" if outcome == "new" else "same"
@@ -343,9 +372,24 @@ class Network(RuleBasedStateMachine):
         found = CriterionVerdict(criterion="c", holds={"pass": True, "fail": False}.get(outcome), evidence=self._name())
         return TaskVerdict.model_validate({**common, "by": "v@t", "verdict": outcome, "criteria": (found,)})
 
+    def _reply(self, task: TaskState, answer: str) -> QuestionAnswered:
+        assert task.question is not None
+        asked = task.question.asked
+        return QuestionAnswered(
+            id=self._name(),
+            ns="n",
+            job="j",
+            at=NOW,
+            task=task.id,
+            attempt=asked.attempt,
+            answers=task.head,
+            question=asked.question,
+            answer=answer,
+        )
+
 
 LUCK = st.sampled_from(["fine", "fine", "fine", "lost", "ack lost", "late"])
-OUTPUTS = st.sampled_from(["new", "new", "same", "gave_up"])
+OUTPUTS = st.sampled_from(["new", "new", "ask", "same", "gave_up"])
 VERDICTS = st.sampled_from(["pass", "pass", "fail", "uncertain"])
 
 TestNetwork = Network.TestCase

@@ -109,9 +109,9 @@ def _evolve_job(state: JobState, entry: Entry) -> JobState:
             following = replace(state, rejected=message)
         case JobClosed():
             fits, following = state.submitted is not None and not state.open, replace(state, closed=message)
-        case QuestionAsked() | QuestionAnswered():
-            fits, following = state.submitted is not None, state
-        case TaskAssigned() | TaskResult() | TaskVerdict() | TaskClosed() | EffectIntended():
+        case TaskAssigned() | TaskResult() | TaskVerdict() | TaskClosed():
+            fits, following = False, state
+        case EffectIntended() | QuestionAsked() | QuestionAnswered():
             fits, following = False, state
         case EffectDone() | EffectInDoubt():
             return state
