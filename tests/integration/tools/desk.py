@@ -16,7 +16,6 @@ from interlock.backends.chat import ToolCall
 from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Json, role_of
 from interlock.protocol.control import Policy
-from interlock.protocol.machine import fold
 from interlock.protocol.messages import (
     EffectDone,
     EffectInDoubt,
@@ -28,7 +27,7 @@ from interlock.protocol.messages import (
     TaskAssigned,
 )
 from interlock.protocol.permissions import Permissions
-from interlock.protocol.state import Entry, JobState
+from interlock.protocol.state import Entry
 from interlock.protocol.subjects import job_subjects
 from interlock.protocol.taint import begun
 from interlock.protocol.team import Team
@@ -180,10 +179,6 @@ class Desk:
                 case _:
                     pass
         return found
-
-    async def state(self) -> JobState:
-        """Return the state that the log folds to."""
-        return fold(await self.log())
 
     @property
     def outside(self) -> list[tuple[str, str]]:

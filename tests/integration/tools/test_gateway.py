@@ -4,6 +4,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import anyio
 import pytest
 import pytest_asyncio
 from tests.integration.tools.desk import Attempt, Desk, box_team, envelope, open_desk, policy_of, said
+from tests.killable_broker import KillableBroker
 
 from interlock.agents.toolbox import AttemptLost, Suspended
 from interlock.protocol.control import Control, ControlOrder, JobScope
@@ -128,7 +130,8 @@ async def test_what_was_overwritten_is_written_again(desk: Desk) -> None:
     for where, what in (("x", "a"), ("y", "b"), ("x", "c"), ("x", "a"), ("y", "b")):
         await attempt.call("box.write", where=where, what=what)
     assert [what for _, what in desk.outside] == ["x=a", "y=b", "x=c", "x=a"]
-    assert len((await desk.state()).effects) == 3
+    keys = {one.message.key for one in await desk.log() if isinstance(one.message, EffectIntended)}
+    assert len(keys) == 3
 
 
 async def test_after_a_crash_idempotent_is_run_again_with_the_same_key(desk: Desk) -> None:
@@ -451,6 +454,38 @@ async def test_what_is_done_is_recorded_although_cancelled(desk: Desk, monkeypat
         monkeypatch.setattr(Chain, "record", record)
         await attempt.call("box.send", what="a")
     assert (desk.outside, await desk.effects()) == ([("box.send", "a")], ["intended", "done"])
+
+
+async def test_a_broker_that_is_away_after_the_effect_is_waited_for(
+    killable_broker: KillableBroker, ns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outcome is recorded once the broker is back; who is killed meanwhile leaves an intent, which is a doubt."""
+    record, away = Chain.record, anyio.Event()
+
+    async def record_while_away(chain: Chain, message: Envelope) -> None:
+        if not away.is_set():
+            await killable_broker.kill()
+            away.set()
+        await record(chain, message)
+
+    monkeypatch.setattr(Chain, "record", record_while_away)
+    async with Bus.connect(killable_broker.address, ns, "test") as bus, open_desk(bus, tmp_path) as desk:
+        attempt = await desk.begin()
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(attempt.call, "box.send", what="a"))
+            await away.wait()
+            assert desk.outside == [("box.send", "a")]
+            await killable_broker.restart()
+        assert await desk.effects() == ["intended", "done"]
+        away = anyio.Event()
+        with anyio.move_on_after(5) as limit:
+            await attempt.call("box.send", what="b")
+        assert limit.cancelled_caught
+        await killable_broker.restart()
+        await bus.wait_connected()
+        later = await desk.attempt(*(await desk.assign(2, answers=attempt.chain.head)))
+        assert (await pending(later, "box.send", what="b")).about == "doubt"
+        assert desk.outside == [("box.send", "a"), ("box.send", "b")]
 
 
 async def test_no_secret_leaves_the_gateway(bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
