@@ -95,7 +95,9 @@ LARGE = {
     "two entries out of turn": Scenario(
         (step("a", attempts=1), step("b", needs=("a",), attempts=1)), forgeries=2, verdicts=("pass", "fail")
     ),
-    "two items that ask, killed": Scenario(ITEMS, {"s": 2}, asks=1, kill=True),
+    "two items of two attempts that ask, killed": Scenario(
+        (step("s", for_each=True, attempts=2),), {"s": 2}, asks=1, kill=True, verdicts=("pass", "fail")
+    ),
     "questions, effects and an entry out of turn": Scenario(
         (step("s", attempts=1),), asks=1, effects="head", forgeries=1, verdicts=("pass", "fail")
     ),
