@@ -15,7 +15,7 @@ from interlock.runtime.received import UNREADABLE, Received
 
 __all__ = ["EffectsLedger", "LedgerUnreadable"]
 
-_LAST_WORDS = 0.15
+_LAST_WORDS = 0.3
 """Seconds that a process which is told to end takes to record what it knows of an effect; less than its grace."""
 
 _LAG = 0.05

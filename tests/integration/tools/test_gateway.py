@@ -19,6 +19,7 @@ from interlock.protocol.control import Control, ControlOrder, JobScope
 from interlock.protocol.messages import EffectDone, EffectIntended, Envelope, QuestionAsked, TaskClosed, TaskResult
 from interlock.protocol.state import EffectStatus
 from interlock.protocol.tools import ToolGrant
+from interlock.runtime import effects
 from interlock.runtime.approvals import Pending
 from interlock.runtime.bus import Bus
 from interlock.runtime.chain import Chain
@@ -32,6 +33,12 @@ async def desk(bus: Bus, tmp_path: Path) -> AsyncIterator[Desk]:
     """Open a desk whose worker may do everything."""
     async with open_desk(bus, tmp_path) as opened:
         yield opened
+
+
+@pytest.fixture(autouse=True)
+def _time_for_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let who is cancelled take longer to record what it knows: this machine may be busy."""
+    monkeypatch.setattr(effects, "_LAST_WORDS", 10)
 
 
 async def pending(attempt: Attempt, tool: str, /, **arguments: Any) -> Pending:
@@ -449,6 +456,7 @@ async def test_what_is_done_is_recorded_although_cancelled(desk: Desk, monkeypat
 
         async def record(chain: Chain, message: Envelope) -> None:
             scope.cancel()
+            await anyio.lowlevel.checkpoint()
             await append(chain, message)
 
         monkeypatch.setattr(Chain, "record", record)
