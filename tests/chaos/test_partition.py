@@ -1,6 +1,8 @@
 """A broker that is there and cannot be reached: who is cut off stops by himself, before others get his work."""
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -30,7 +32,7 @@ _SLACK = 0.2
 async def test_who_is_cut_off_stops_before_others_take_over(
     tmp_path: Path, guard: Guard, directions: tuple[Direction, ...]
 ) -> None:
-    """All agents are gone within the guard and 0.2 s; only then a second host gets their tasks, and ends the job."""
+    """All agents are gone within the guard and 0.2 s; under strict only then a second host gets their tasks."""
     write_items(tmp_path, 2)
     team = write_team(tmp_path, digest_team())
     async with (
@@ -45,12 +47,13 @@ async def test_who_is_cut_off_stops_before_others_take_over(
             await first.until(lambda seen: len(seen.calls) >= 2)
             job = await job_of(command)
             async with Deaths.of(agents_of(command)) as deaths, another_host(team, job, broker, second.url):
+                assert deaths.last == 0, f"the machine is too slow for the guard {guard}: agents ended before the cut"
                 cut = time.monotonic()
                 way.cut(*directions)
                 await deaths.all(GUARDS[guard] + 5)
                 gone = deaths.last - cut
                 assert not deaths.living
-                with anyio.fail_after(45):
+                with anyio.fail_after(90):
                     await second.until(lambda seen: len(seen.calls) >= 3)
                 taken = second.seen[0].began - cut
                 way.heal()
@@ -58,7 +61,10 @@ async def test_who_is_cut_off_stops_before_others_take_over(
         log = await read_log(broker)
     print(f"{guard}, cut {'+'.join(directions)}: gone {gone:.3f} s, taken over {taken:.3f} s")  # noqa: T201 -- a figure
     assert gone <= GUARDS[guard] + _SLACK
-    assert gone < taken
+    if (
+        guard == "strict"
+    ):  # available is longer than the broker waits: there the chain alone decides whose answer counts
+        assert gone < taken
     assert len([entry for entry in log if isinstance(entry.message, TaskResult)]) == 3
     assert len([entry for entry in log if isinstance(entry.message, JobClosed)]) == 1
     assert done.status in {0, 1, 4}, done.err
@@ -76,15 +82,11 @@ async def test_flapping_ends_no_healthy_run(tmp_path: Path) -> None:
         Cuttable.before(broker) as way,
     ):
         env = {"INTERLOCK_MODEL_URL": server.url, **way_in(way.address)}
-        async with (
-            running("run", str(team), "go", "--json", env=env, cwd=tmp_path) as command,
-            anyio.create_task_group() as flapping,
-        ):
+        async with running("run", str(team), "go", "--json", env=env, cwd=tmp_path) as command:
             await server.until(lambda seen: bool(seen.calls))
             agents = agents_of(command)
-            flapping.start_soon(_flap, way, 0.3, 0.3)
-            done = await command.finish()
-            flapping.cancel_scope.cancel()
+            async with _flapping(way, 0.3, 0.3):
+                done = await command.finish()
     assert done.status == 0, done.err
     assert len(agents) >= 3
     assert "starting it again" not in done.err
@@ -105,12 +107,10 @@ async def test_a_way_that_is_whole_too_seldom_is_none(tmp_path: Path) -> None:
         arguments = ("run", str(team), "go", "--json", "--guard", "strict")
         async with running(*arguments, env=env, cwd=tmp_path) as command:
             await server.until(lambda seen: bool(seen.calls))
-            async with Deaths.of(agents_of(command)) as deaths, anyio.create_task_group() as flapping:
+            async with Deaths.of(agents_of(command)) as deaths:
                 began = time.monotonic()
-                flapping.start_soon(_flap, way, 1.5, 0.1)
-                await deaths.all(10)
-                flapping.cancel_scope.cancel()
-            way.heal()
+                async with _flapping(way, 1.5, 0.1):
+                    await deaths.all(10)
             done = await command.finish()
     assert not deaths.living
     assert deaths.last - began <= GUARDS["strict"] + _SLACK
@@ -122,9 +122,19 @@ def _slowly(call: Call) -> Answer:
     return summary(call, delay=0.5)
 
 
-async def _flap(way: Cuttable, cut: float, whole: float) -> None:
-    while True:
-        way.cut(*BOTH)
-        await anyio.sleep(cut)
-        way.heal()
-        await anyio.sleep(whole)
+@asynccontextmanager
+async def _flapping(way: Cuttable, cut: float, whole: float) -> AsyncIterator[None]:
+    """Cut the way and heal it again and again while the block runs; it is whole afterwards."""
+
+    async def flap() -> None:
+        while True:
+            way.cut(*BOTH)
+            await anyio.sleep(cut)
+            way.heal()
+            await anyio.sleep(whole)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(flap)
+        yield
+        group.cancel_scope.cancel()
+    way.heal()
