@@ -13,6 +13,8 @@ UPGRADE ?=
 # Which suites of AgentDojo to run, and which random events of the chaos tests.
 SUITES ?= workspace slack
 SEED ?= 1
+# How often 20 workers are killed; about 13 s each on 2 cores.
+KILLS ?= 50
 COMPILE = $(LOCK_VENV)/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make lock" $(UPGRADE)
 
@@ -51,7 +53,7 @@ chaos: install
 	INTERLOCK_CHAOS_SEED=$(SEED) $(BIN)/pytest -n auto --maxprocesses 2 --timeout 600 -s -m chaos tests/chaos
 
 bench-stop: install
-	$(BIN)/python -m bench.stop --json
+	$(BIN)/python -m bench.stop --kills $(KILLS) --json
 
 # `make agentdojo SUITES="workspace slack"` runs these; the last line is JSON. AgentDojo has an environment of its own.
 agentdojo: install

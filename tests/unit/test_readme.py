@@ -11,7 +11,7 @@ _README = (_ROOT / "README.md").read_text()
 
 def test_the_readme_s_team_is_free_of_mistakes() -> None:
     """Whoever copies the README's team file gets one that loads."""
-    (team,) = re.findall(r"```yaml\n(.*?)```", _README, re.DOTALL)
+    (team,) = re.findall(r"```yaml\n(interlock: 1\n.*?)```", _README, re.DOTALL)
     loaded = parse_team(team, "team.yaml")
     assert loaded.team.team == "sorter"
     assert len(team.splitlines()) <= 60
