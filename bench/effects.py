@@ -42,15 +42,18 @@ async def put(what: str) -> str:
 '''
 
 
+_KINDS = {"bare": "", "read": "box.look", "effect": "box.put"}
+
 _AT_ONCE = 40
 """Calls of one attempt: a grant has 50."""
 
 
 async def measure(rounds: int, *, durable: bool) -> dict[str, Any]:
     """Return calls a second of each kind, and the requests to the broker that one call takes."""
-    asked, seconds = 0, dict.fromkeys(("bare", "read", "effect"), 0.0)
-    computing = dict(seconds)
-    requests = dict.fromkeys(seconds, 0)
+    asked = 0
+    seconds: dict[str, float] = dict.fromkeys(_KINDS, 0.0)
+    computing: dict[str, float] = dict(seconds)
+    requests: dict[str, int] = dict.fromkeys(_KINDS, 0)
     request = Wire.request
 
     async def counted(*arguments: Any, **named: Any) -> Any:
@@ -64,7 +67,7 @@ async def measure(rounds: int, *, durable: bool) -> dict[str, Any]:
         (base / "noop.py").write_text(_TOOLS)
         async with embedded_broker(base / "state", durable=durable) as address:
             for _ in range(rounds):
-                for kind, tool in (("bare", ""), ("read", "box.look"), ("effect", "box.put")):
+                for kind, tool in _KINDS.items():
                     async with (
                         Bus.connect(address, f"b{uuid.uuid4().hex[:8]}", "bench") as bus,
                         _desk(bus, base) as desk,

@@ -61,6 +61,8 @@ async def test_a_crash_at_each_point(tmp_path: Path, point: str, sent: int, stat
     assert (send.status, account.made[send.key]) == (status, sent)
     assert (ship.status, account.made[ship.key]) == (_DONE, 1)
     assert account.lies() == []
+    told = {one["tool"] for one in done.report["effects"]["in_doubt"]}
+    assert told == (set() if status is _DONE else {"box.send"})
 
 
 def _crashes(folder: Path) -> int:

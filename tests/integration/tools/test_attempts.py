@@ -21,6 +21,7 @@ from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Usage
 from interlock.protocol.control import AgentScope, ControlOrder
 from interlock.protocol.messages import QuestionAnswered, QuestionAsked
+from interlock.protocol.state import JobState
 from interlock.protocol.team import ModelSettings
 from interlock.runtime import roles
 from interlock.runtime.address import BrokerAddress
@@ -138,6 +139,7 @@ async def test_an_attempt_that_an_order_stopped_goes_on_when_it_is_lifted(
     specs = tuple(catalogue(team, tmp_path).values())
     await submit(bus, Tracing(), team, "go", {}, "j1", toolkit=Toolkit(specs, str(tmp_path)))
     setup = ToolSetup(sources=team.tools, secrets={}, catalogue=specs, base=str(tmp_path))
+    state = JobState()
     async with anyio.create_task_group() as group:
         common: dict[str, Any] = {"ns": bus.ns, "broker": BrokerLogin.of(broker), "team": "t"}
         worker = ProcessConfig(
