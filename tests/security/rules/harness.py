@@ -75,10 +75,13 @@ STUBS = ("git", "ls", "head", "grep", "rm", "curl", "cat", "cp", "mv", "wc", "id
 _REAL = ("xargs", "find", "env", "timeout", "nice", "nohup", "bash", "sh")
 
 _STUB = """#!/bin/bash
+trap '' PIPE
 printf '%s\\0' {name} "$@" $'\\1' >> {log}
 echo rm; echo -exec
+exit 0
 """
-"""Writes itself down in one go; prints what would be a command, or an option, if anybody took it for one."""
+"""Writes itself down in one go, and succeeds whether anybody listens or not; prints what would be a command, or an
+option, if anybody took it for one."""
 
 
 class Recorder:
@@ -98,12 +101,14 @@ class Recorder:
             real = shutil.which(name)
             assert real is not None, f"the test needs {name}"
             (self._bin / name).symlink_to(real)
-        for name in ("a.txt", "b.txt", "-rf", "rm"):
-            (self._work / name).write_text("rm\n")
 
     def run(self, line: str, seconds: float = 2) -> list[tuple[str, ...]]:
         """Run a line by bash and return the words of each stub that was called, in order."""
         self._log.unlink(missing_ok=True)
+        shutil.rmtree(self._work, ignore_errors=True)
+        self._work.mkdir(exist_ok=True)
+        for name in ("a.txt", "b.txt", "-rf", "rm"):
+            (self._work / name).write_text("rm\n")
         shell = subprocess.Popen(
             ["/bin/bash", "-c", line],
             cwd=self._work,

@@ -4,6 +4,7 @@ import re
 import subprocess
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -35,6 +36,14 @@ RULES = layer(
 FREE = layer(allow=("shell.run",))
 
 TRICKS = (
+    *(
+        "\\'\\;rm\\ x\\;\\'",
+        "\\'\\$\\(rm\\)\\'",
+        "\"'; rm x; '\"",
+        '\\"\\;rm\\ x',
+        "'\"'\\'';rm x;'",
+        '"\\"; rm x; \\""',
+    ),
     *("; rm x", "&& rm x", "|| rm x", "| rm x", "\nrm x", "& rm x", "$(rm x)", "`rm x`", "<(rm x)", ">(rm x)", "\\\n"),
     *("${x:-$(rm x)}", "$((a[$(rm x)]))", "${!x}", "$'\\x72m'", '$"rm"', "{rm,x}", "r\\m x", 'r""m x', "'r'm x", "#"),
     *(
@@ -441,3 +450,33 @@ def test_deny_takes_what_is_not_known_for_a_match(pattern: str, denied: bool) ->
         assert (judge_call([rules], call_of(RUN, line)).outcome == "deny") is (
             denied or (pattern == "git" and "*" in line)
         )
+
+
+def test_words_of_the_shell_in_quotes_are_names(recorder: Recorder) -> None:
+    """A program that is called like a word of the shell is called, and does not become that word."""
+    rules = layer(allow=("shell.run(if *)", "shell.run(then *)", "shell.run(fi *)"))
+    line = "\"if\" x; 'then' rm y; \\fi"
+    assert breaches(recorder, line, rules) == []
+    assert [words[0] for words in recorder.run(normal_command(line)[0])] == ["if", "then"]
+
+
+def test_the_parser_is_given_ascii_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parser's library crashes on some characters beyond ASCII; it never sees one, and none gets lost."""
+    from interlock.agents.tools import _shell_reading as reading  # noqa: PLC0415 -- this test looks inside
+
+    seen: list[bytes] = []
+    parser = reading._parser()
+
+    class Watched:
+        def parse(self, source: bytes) -> Any:
+            seen.append(source)
+            return parser.parse(source)
+
+    monkeypatch.setattr(reading, "_parser", Watched)
+    line, commands = normal_command("echo \u00e9 \"\u4f60 $x\" '\U0001f600' a\u3002b")
+    assert commands == (("echo", "\u00e9", "\u4f60 \0", "\U0001f600", "a\u3002b"),)
+    assert line == "echo '\u00e9' \"\u4f60 ${x}\" '\U0001f600' 'a\u3002b'"
+    assert all(source.isascii() for source in seen)
+    for refused in ("\u00e9=1 ls", "$\u00e9", '"$\u00e9"', "\u00e9t\u00e9 x", "for \u00e9 in a; do ls; done"):
+        with pytest.raises(CommandNotUnderstood):
+            normal_command(refused)

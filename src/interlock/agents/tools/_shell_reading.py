@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from interlock.agents.tools._shell_words import Word, literal, plain
+from interlock.agents.tools._shell_words import Word, check_text, literal, plain
 from interlock.agents.tools._shell_wrappers import NotUnderstood, check_command, inner_commands
 from interlock.protocol._globs import HOLE as UNKNOWN
 from interlock.protocol._patterns import MANY
@@ -14,26 +14,15 @@ from interlock.protocol._patterns import MANY
 if TYPE_CHECKING:
     from tree_sitter import Node, Parser
 
-MAX_COMMAND = 16_384
 _MAX_COMMANDS = 200
 _MAX_DEPTH = 30
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OWN_VARIABLE = re.compile(r"[a-z_][a-z0-9_]*")
+_ASCII = bytes(byte if byte < 128 else ord("x") for byte in range(256))  # noqa: PLR2004 -- where ASCII ends
+"""What the parser sees of a line: to a shell, bytes beyond ASCII are letters, and tree-sitter-bash 0.25 looks them up
+in tables that end at 255, which reads beyond memory. Places stay the same; texts are taken from the line itself."""
 _SEPARATORS = {";", "&", "\n"}
 _DEVICES = re.compile(r"/dev/(tcp|udp)(/|$)")
-
-
-def check_text(text: str) -> None:
-    """Refuse what is no text of a command line at all.
-
-    :raises NotUnderstood: it is empty, too long, or holds characters that nobody sees
-    """
-    if len(text) > MAX_COMMAND:
-        raise NotUnderstood(f"it is longer than {MAX_COMMAND} characters")
-    if _CONTROL.search(text):
-        raise NotUnderstood("it holds control characters")
-    if not text.strip():
-        raise NotUnderstood("it is empty")
 
 
 @cache
@@ -65,7 +54,7 @@ class Reading:
 
     def whole(self) -> str:
         """Return the line in its one form."""
-        root = _parser().parse(self._source).root_node
+        root = _parser().parse(self._source.translate(_ASCII)).root_node
         if root.has_error:
             raise NotUnderstood("it is no complete command line: a quote, a bracket or a word is missing")
         self._check_gaps(root)
@@ -247,7 +236,7 @@ class Reading:
 
     def _assigned(self, name: str, value: str) -> None:
         """Note a variable that is set; one of the script's own, in small letters, changes nothing for any program."""
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        if not _VARIABLE.fullmatch(name):
             raise NotUnderstood(f"{name[:40]!r} is no name of a variable")
         if not _OWN_VARIABLE.fullmatch(name) or name.endswith("_proxy"):
             self._note(f"{name}={value}")
@@ -258,6 +247,8 @@ class Reading:
             raise NotUnderstood(f"{_shown(node)} is no plain assignment")
         value = self._word(node.children[2], splits=False) if len(kinds) == 3 else Word("", "")  # noqa: PLR2004
         name = self._text(node.children[0])
+        if not _VARIABLE.fullmatch(name):
+            raise NotUnderstood(f"{name[:40]!r} is no name of a variable")
         return Word(f"{name}={value.text}", f"{name}={value.shell}")
 
     # --- redirections

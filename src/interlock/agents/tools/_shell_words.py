@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from interlock.agents.tools._shell_wrappers import NotUnderstood
 from interlock.protocol._patterns import MANY
 
+MAX_COMMAND = 16_384
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _SAFE = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
 _SPECIAL = re.compile(r"[{}\[\]$`\"'|&;<>()\n]|^#|(^|[=:])~")
 _RESERVED = {
@@ -48,3 +50,16 @@ def plain(text: str, *, splits: bool = True) -> Word:
         return Word(MANY, "".join(piece if piece in "*?" else literal(piece[-1]) for piece in pieces))
     content = "".join(piece[-1] for piece in pieces)
     return Word(content, literal(content))
+
+
+def check_text(text: str) -> None:
+    """Refuse what is no text of a command line at all.
+
+    :raises NotUnderstood: it is empty, too long, or holds characters that nobody sees
+    """
+    if len(text) > MAX_COMMAND:
+        raise NotUnderstood(f"it is longer than {MAX_COMMAND} characters")
+    if _CONTROL.search(text):
+        raise NotUnderstood("it holds control characters")
+    if not text.strip():
+        raise NotUnderstood("it is empty")

@@ -4,8 +4,9 @@ Only what is certainly understood is accepted. What the shell gets is not the te
 the parse, with every word quoted: where parser and shell would read the original in two ways, the shell never sees it.
 """
 
-from interlock.agents.tools._shell_reading import MAX_COMMAND as _MAX_COMMAND
-from interlock.agents.tools._shell_reading import Reading, check_text
+from interlock.agents.tools._shell_reading import Reading
+from interlock.agents.tools._shell_words import MAX_COMMAND as _MAX_COMMAND
+from interlock.agents.tools._shell_words import check_text
 from interlock.agents.tools._shell_wrappers import NotUnderstood
 
 __all__ = ["MAX_COMMAND", "CommandNotUnderstood", "normal_command"]
