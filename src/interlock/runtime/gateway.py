@@ -62,13 +62,11 @@ class Outside:
     """
     history: Callable[[], Awaitable[Sequence[DoneCall]]]
     """Returns the calls that the job's other attempts made."""
-    context: Callable[[str, "AllowUrl"], ToolContext]
+    context: Callable[[str, AllowUrl, Callable[[str], None]], ToolContext]
     """Returns what a tool gets besides its arguments: for a call with this idempotency key, and with whom to ask before
-    it goes to an address that the arguments do not name."""
+    it goes to an address that the arguments do not name, and whom to tell which sandbox it runs something in."""
     hide: Callable[[Json], Json]
     """Returns a value without the secrets in it."""
-    tier: str = ""
-    """What isolates code that is run."""
 
 
 class Acted(Strict):
@@ -198,7 +196,7 @@ class Gateway:
         self._used[judged.grant] += 1
         self._approvals.spend()
         try:
-            outcome = await self._outside.tools[call.spec.name].call(call.arguments, self._context(call))
+            outcome = await self._outside.tools[call.spec.name].call(call.arguments, self._context(call, span))
         except ToolError as problem:
             return self._failed(call, "failed", str(problem), None, span)
         return self._succeeded(call, "done", outcome, None, span)
@@ -208,7 +206,7 @@ class Gateway:
         key = self._key(call)
         move = await self._ledger.move(call.spec, key)
         if move == "probe":
-            move = await self._probed(call, key)
+            move = await self._probed(call, key, span)
         if move == "ask":
             move = await self._settled_by_person(judged, call, control, key)
         record = await self._ledger.record_of(key)
@@ -220,10 +218,10 @@ class Gateway:
         refused = self._refused_by_person(judged, call, control, span)
         return refused or await self._make(judged, call, control, key, span)
 
-    async def _probed(self, call: Call, key: str) -> Move:
+    async def _probed(self, call: Call, key: str, span: ToolSpan) -> Move:
         """Ask the tool what became of an effect; what it cannot tell goes to a person."""
         try:
-            outcome = await self._outside.tools[call.spec.name].probe(call.arguments, self._context(call))
+            outcome = await self._outside.tools[call.spec.name].probe(call.arguments, self._context(call, span))
         except ToolError as problem:
             await self._ledger.in_doubt(key, self._hidden(str(problem)))
             return "ask"
@@ -250,7 +248,7 @@ class Gateway:
 
     async def _act(self, call: Call, key: str, span: ToolSpan) -> Observation:
         try:
-            outcome = await self._outside.tools[call.spec.name].call(call.arguments, self._context(call))
+            outcome = await self._outside.tools[call.spec.name].call(call.arguments, self._context(call, span))
         except ToolError as problem:
             reason = self._hidden(str(problem))
             if problem.nothing_changed:
@@ -271,8 +269,9 @@ class Gateway:
         assigned = self._chain.assignment
         return effect_key(assigned.job, assigned.task, call.spec.name, call.arguments)
 
-    def _context(self, call: Call) -> ToolContext:
-        return self._outside.context(self._key(call), partial(self._allow_url, call))
+    def _context(self, call: Call, span: ToolSpan) -> ToolContext:
+        ran_in = partial(_ran_in, span, call.spec.effect)
+        return self._outside.context(self._key(call), partial(self._allow_url, call), ran_in)
 
     async def _allow_url(self, call: Call, url: str) -> None:
         """Judge an address that a call was led on to, such as by a redirect, as if the call had named it.
@@ -349,6 +348,10 @@ class Gateway:
 
 def _done_call(call: Call, *, surely: bool) -> DoneCall:
     return DoneCall(call.spec.name, call.spec.effect, call.arguments, call.spec, surely)
+
+
+def _ran_in(span: ToolSpan, effect: str, tier: str) -> None:
+    span.decided("allow", effect=effect, tier=tier)
 
 
 def done_calls(actions: Sequence[ActionTaken], catalogue: Mapping[str, ToolSpec]) -> list[DoneCall]:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from interlock.agents.authority import Authority
 from interlock.agents.toolbox import AttemptLost
 from interlock.agents.tools.calling import Tool
 from interlock.agents.tools.catalogue import open_tools
+from interlock.agents.tools.isolation import Sandbox
 from interlock.agents.tools.secrets import ScrubbingFilter, Secrets
 from interlock.agents.tools.tool import ToolContext
 from interlock.protocol.base import Json
@@ -100,14 +101,16 @@ class Workshop:
         self._history[submitted.job] = seq, done
         return done
 
-    def _context(self, assignment: TaskAssigned, key: str, allow_url: AllowUrl) -> ToolContext:
+    def _context(
+        self, assignment: TaskAssigned, key: str, allow_url: AllowUrl, ran_in: Callable[[str], None]
+    ) -> ToolContext:
         return ToolContext(
             job=assignment.job,
             task=assignment.task,
             attempt=assignment.attempt,
             key=key,
             base=Path(self._setup.base),
-            sandbox=open_sandbox,
+            sandbox=partial(_sandbox, ran_in),
             allow_url=allow_url,
         )
 
@@ -123,3 +126,13 @@ async def open_workshop(setup: ToolSetup, bus: Bus) -> AsyncIterator[Workshop]:
         handler.addFilter(ScrubbingFilter(secrets))
     async with open_tools(setup.sources, Path(setup.base), setup.catalogue, secrets) as tools:
         yield Workshop(bus, setup, tools, secrets)
+
+
+async def _sandbox(ran_in: Callable[[str], None]) -> Sandbox:
+    """Return the machine's sandbox, and tell which tier it is of.
+
+    :raises SandboxMissing: none works here
+    """
+    sandbox = await open_sandbox()
+    ran_in(sandbox.tier)
+    return sandbox
