@@ -302,6 +302,8 @@ def _questions(options: argparse.Namespace) -> int:
     if options.json:
         print_out(json.dumps([one.model_dump(mode="json") for one in chosen], indent=2, ensure_ascii=False))
     else:
+        if not chosen:
+            print("no question is open", file=sys.stderr)
         for one in chosen:
             print_out("\n".join(questions.told(one, datetime.now(UTC))))
     return 0

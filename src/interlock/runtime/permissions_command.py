@@ -12,7 +12,7 @@ from interlock.agents.tools.catalogue import catalogue
 from interlock.agents.tools.normal import CallNotNormal, normalise, resolved
 from interlock.protocol.base import Json
 from interlock.protocol.permissions import Call, Decision, Layer, Permissions, judge_call, rule_text
-from interlock.protocol.principles import Principle, broken_by_call
+from interlock.protocol.principles import Principle, broken_by_call, parse_principle
 from interlock.protocol.rule_checks import may_ever
 from interlock.protocol.team import Agent, PinnedTool, Step, Team
 from interlock.protocol.tools import ToolSpec
@@ -126,7 +126,8 @@ def explain(path: Path, question: Question, policy: Path | None, *, as_json: boo
             Decision("deny", "", "", str(error)), spec, None, _notes(scene, spec, agent, step), as_json=as_json
         )
     decision = _judge(scene, layers, call)
-    return _tell(decision, spec, call, _notes(scene, spec, agent, step), as_json=as_json)
+    notes = [*_notes(scene, spec, agent, step), *_orders(scene, call)]
+    return _tell(decision, spec, call, notes, as_json=as_json)
 
 
 def _scene(path: Path, policy: Path | None) -> _Scene:
@@ -203,10 +204,21 @@ def _arguments(spec: ToolSpec, positional: Sequence[Json], named: Mapping[str, J
 
 
 def _judge(scene: _Scene, layers: Sequence[Layer], call: Call) -> Decision:
-    broken = broken_by_call(scene.principles, call)
+    broken = broken_by_call((one for one in scene.principles if not _looks_back(one)), call)
     if broken is not None:
         return Decision("deny", broken.principle, "principles", str(broken))
     return judge_call(layers, call)
+
+
+def _orders(scene: _Scene, call: Call) -> list[str]:
+    """Return the principles of order that hold for the call: what a job has done before is not known here."""
+    found = (broken_by_call([one], call) for one in scene.principles if _looks_back(one))
+    return [f"as the first call of a job it is denied: {broken}" for broken in found if broken is not None]
+
+
+def _looks_back(principle: Principle) -> bool:
+    spec = parse_principle(principle)
+    return spec.before is not None or spec.after is not None
 
 
 def _notes(scene: _Scene, spec: ToolSpec, agent: str | None, step: Step | None) -> list[str]:
