@@ -110,7 +110,7 @@ class Recorder:
         for name in ("a.txt", "b.txt", "-rf", "rm"):
             (self._work / name).write_text("rm\n")
         shell = subprocess.Popen(
-            ["/bin/bash", "-c", line],
+            ["/bin/bash", "-c", f"{line}\nwait"],
             cwd=self._work,
             env={"PATH": str(self._bin), "HOME": str(self._work)},
             stdin=subprocess.DEVNULL,
