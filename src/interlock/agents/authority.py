@@ -91,11 +91,10 @@ class Authority:
         if broken is not None:
             return Judged("refuse", str(broken), call=call)
         decision = judge_call(self._layers(policy), call)
+        reason = f"{decision.reason} ({decision.rule})" if decision.rule else decision.reason
         if decision.outcome == "deny":
-            return Judged("refuse", decision.reason, decision.rule, call)
-        return self._by_class(
-            spec, decision.outcome == "ask", Judged("go", decision.reason, decision.rule, call, index)
-        )
+            return Judged("refuse", reason, decision.rule, call)
+        return self._by_class(spec, decision.outcome == "ask", Judged("go", reason, decision.rule, call, index))
 
     def _layers(self, policy: Policy) -> tuple[Layer, ...]:
         own = self._assignment.grant.permissions

@@ -42,11 +42,11 @@ async def test_letters_leave_after_a_yes_only(desk: Path, tmp_path: Path) -> Non
     ):
         await job.until("answer:0")
         await job.until("answer:1")
-        asked = {one["arguments"]["to"]: one for one in await _questions(tmp_path)}
+        asked = {one["approval"]["arguments"]["to"]: one for one in await _questions(tmp_path)}
         assert sorted(asked) == ["ann@example.org", "bob@example.net"]
         assert _letters(desk) == []
         for to, answer in (("ann@example.org", "yes"), ("bob@example.net", "no")):
-            done = await interlock("answer", asked[to]["job"], asked[to]["question"], answer, cwd=tmp_path)
+            done = await interlock("answer", asked[to]["job"], asked[to]["id"], answer, cwd=tmp_path)
             assert done.status == 0, done.err
         finished = await job.finish()
         seen = "\n".join(call.conversation for call in server.calls)

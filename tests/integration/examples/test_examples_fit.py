@@ -30,7 +30,7 @@ def commands(readme: Path, words: str) -> list[list[str]]:
 
 def test_there_are_examples() -> None:
     """The folder of examples is found, and each example has its stand-in and its README."""
-    assert {"brief", "digest", "triage"} <= {example.name for example in EXAMPLES}
+    assert {"brief", "desk", "digest", "triage"} <= {example.name for example in EXAMPLES}
     assert [one for one in EXAMPLES if not (one / "README.md").is_file() or not callable(answers_of(one.name))] == []
 
 
@@ -63,6 +63,8 @@ def test_its_commands_are_commands(readme: Path) -> None:
     assert any(arguments[0] == "run" for arguments in found)
     for arguments in found:
         options = parser().parse_args(arguments)
+        if not hasattr(options, "team"):
+            continue
         teams = options.team if isinstance(options.team, list) else [options.team]
         declared = [load_team(ROOT / team).team.inputs for team in teams]
         assert set(parse_inputs(getattr(options, "input", []))) <= set(declared[0])

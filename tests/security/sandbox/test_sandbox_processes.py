@@ -254,6 +254,14 @@ WAIT = "time.sleep(600)"
 IGNORE = "signal.signal(15, signal.SIG_IGN)\nwhile True: pass"
 
 
+def _all_killed(token: str) -> bool:
+    """Kill those that there are; whoever was being forked meanwhile is met next time."""
+    for pid in running(token):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return not running(token)
+
+
 async def test_nothing_is_left_when_the_command_ends(attempts: Attempts, token: str) -> None:
     """A process that left the session and ignores signals is gone when the run returns."""
     program = DAEMON.format(then="")
@@ -262,9 +270,7 @@ async def test_nothing_is_left_when_the_command_ends(attempts: Attempts, token: 
             assert outside.wait() == 0
             await eventually(lambda: running(token))  # there it does stay
         finally:
-            for pid in running(token):
-                os.kill(pid, signal.SIGKILL)
-    await eventually(lambda: not running(token))
+            await eventually(lambda: _all_killed(token))
     assert (await attempts.run(program, token)).exit_status == 0
     assert running(token) == []
 
