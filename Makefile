@@ -21,12 +21,13 @@ COMPILE = $(LOCK_VENV)/bin/uv pip compile --quiet --no-config --universal --pyth
 TESTS := $(wildcard tests/unit tests/property tests/model tests/integration tests/security)
 PROJECT_TESTS := tests/unit/test_layout.py $(wildcard tests/unit/test_project_*.py)
 
-.PHONY: help install install-local demo test test-local chaos bench-stop agentdojo search check format lock clean
+.PHONY: help install install-local demo test test-failed test-local chaos bench-stop agentdojo search check format lock clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo        run the digest example with a small local model (sets it up first)"
 	@echo "make test        run the tests"
+	@echo "make test-failed run the tests that failed last once more, one at a time"
 	@echo "make test-local  run the tests that need the local model"
 	@echo "make chaos       run the tests that break networks, brokers and processes (minutes)"
 	@echo "make bench-stop  measure how fast a kill order stops 20 workers that misbehave"
@@ -45,12 +46,16 @@ demo: install-local
 test: install
 	$(PYTEST) -m "not local_model and not chaos" $(TESTS)
 
+# Those that failed last, one at a time: what fails again was not the moment's fault.
+test-failed: install
+	$(BIN)/pytest -n 0 -p no:randomly --last-failed --last-failed-no-failures none -m "not local_model" tests
+
 test-local: install-local
 	$(BIN)/pytest -m local_model tests
 
 # Breaks networks, brokers and processes. `make chaos SEED=n` repeats a run.
 chaos: install
-	INTERLOCK_CHAOS_SEED=$(SEED) $(BIN)/pytest -n auto --maxprocesses 2 --timeout 600 -s -m chaos tests/chaos
+	INTERLOCK_CHAOS_SEED=$(SEED) $(BIN)/pytest -n auto --maxprocesses 2 --timeout 600 -rP -m chaos tests/chaos
 
 bench-stop: install
 	$(BIN)/python -m bench.stop --kills $(KILLS) --json

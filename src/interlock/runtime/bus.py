@@ -34,6 +34,7 @@ from interlock.runtime._names import QueueKind, log_stream, queue_name
 from interlock.runtime._wire import Wire
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.bus_errors import EntryMissing, NamespaceWrong, PublishDenied
+from interlock.runtime.config import ACK_WAIT
 from interlock.runtime.deliveries import Deliveries, PullOptions
 from interlock.runtime.orders import Orders
 from interlock.runtime.received import Reader, Received
@@ -46,7 +47,6 @@ _FORGOTTEN_SECONDS = 600.0
 _LANE_FORGOTTEN_SECONDS = 24 * 3600.0
 """Agents cannot make their queue again: it outlasts every time for which orders hold them back."""
 
-_ACK_WAIT = 5.0
 _MAX_DELIVER = 10
 
 
@@ -166,7 +166,7 @@ class Bus:
         slots: int,
         *,
         job: str | None = None,
-        ack_wait: float = _ACK_WAIT,
+        ack_wait: float = ACK_WAIT,
         max_deliver: int = _MAX_DELIVER,
     ) -> AbstractAsyncContextManager[Deliveries]:
         """Take messages from a role's queue: ``async with bus.pull(...) as deliveries: async for delivery in ...``.
@@ -181,18 +181,22 @@ class Bus:
         return Deliveries(self._wire, self._reader, options).open()
 
     def queues(
-        self, queues: Iterable[tuple[QueueKind, Role]], job: str | None = None
+        self, queues: Iterable[tuple[QueueKind, Role]], job: str | None = None, *, ack_wait: float = ACK_WAIT
     ) -> AbstractAsyncContextManager[int]:
         """Make queues that agents take from who have credentials of their own; yield their lane.
 
         Without ``job`` these are the queues of all jobs, lane 0, and they stay. With ``job`` they are for that job
-        alone and go away when the block is left.
+        alone and go away when the block is left. ``ack_wait`` is as in ``pull``.
 
         :raises LanesTaken: too many jobs of the team have queues of their own right now
         :raises BusError: the broker is out of reach, or lets these credentials make none
         """
         wanted = tuple(queues)
-        return open_lane(self._wire, self.ns, job, lambda lane: [self._queue(*one, job, lane=lane) for one in wanted])
+
+        def made(lane: int) -> list[PullOptions]:
+            return [self._queue(*one, job, lane=lane, ack_wait=ack_wait) for one in wanted]
+
+        return open_lane(self._wire, self.ns, job, made)
 
     async def get(self, sequence: int) -> Received:
         """Return the entry at a sequence.
@@ -301,7 +305,7 @@ class Bus:
         *,
         lane: int | None = None,
         slots: int = 1,
-        ack_wait: float = _ACK_WAIT,
+        ack_wait: float = ACK_WAIT,
         max_deliver: int = _MAX_DELIVER,
     ) -> PullOptions:
         known = self._wire.address.lane if lane is None else lane

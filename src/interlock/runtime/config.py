@@ -10,7 +10,10 @@ from interlock.protocol.team import Agent, ModelSettings, SecretSource, ToolSour
 from interlock.protocol.tools import ToolSpec
 from interlock.runtime.address import BrokerAddress
 
-__all__ = ["LAST_WORD", "NO_TOOLKIT", "BrokerLogin", "ProcessConfig", "ToolSetup", "Toolkit"]
+__all__ = ["ACK_WAIT", "LAST_WORD", "NO_TOOLKIT", "BrokerLogin", "ProcessConfig", "ToolSetup", "Toolkit"]
+
+ACK_WAIT = 5.0
+"""Seconds that the broker waits for a holder who says nothing, where nothing else is asked for."""
 
 LAST_WORD = "over"
 """The line with which a process says that its work is over and its connections are closed."""
@@ -95,5 +98,7 @@ class ProcessConfig(Strict):
     """The agent's model; where its server and key are, the environment says. None: it needs no model."""
     tools: ToolSetup | None = None
     """Only for a worker; None: it has none."""
+    patience: float = Field(default=ACK_WAIT, gt=0)
+    """Seconds after which a message that its holder says nothing of goes to another process."""
     slots: int = Field(default=1, ge=1)
     """How many messages the process works on at once."""

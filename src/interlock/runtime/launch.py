@@ -20,10 +20,10 @@ from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import BusError
 from interlock.runtime.client import JobNotFound, Progress, new_job_id, submit, watch
 from interlock.runtime.closing import JobLeftOpen, close_killed
-from interlock.runtime.config import NO_TOOLKIT, Toolkit
+from interlock.runtime.config import ACK_WAIT, NO_TOOLKIT, Toolkit
 from interlock.runtime.credentials import parties_of
 from interlock.runtime.failures import first_error
-from interlock.runtime.killswitch import Guard, Guardian
+from interlock.runtime.killswitch import GUARDS, Guard, Guardian
 from interlock.runtime.place import Place, open_bus
 from interlock.runtime.staffing import models_used, process_configs, queues_of
 from interlock.runtime.supervisor import Supervisor, supervised
@@ -32,6 +32,9 @@ from interlock.runtime.view import View
 __all__ = ["Interruption", "JobInterrupted", "Order", "run_job"]
 
 _log = logging.getLogger(__name__)
+
+_HEADWAY = 4.0
+"""Seconds by which agents that are cut off end before the broker gives their work to others."""
 
 
 class JobInterrupted(Exception):
@@ -100,7 +103,8 @@ async def run_job(place: Place, order: Order, view: View, tracing: Tracing, inte
                 bus, address = await stack.enter_async_context(open_bus(place, "client", parties))
                 guardian = Guardian(bus, team=order.team.team, job=job, guard=order.guard)
                 await guardian.check()
-                return await _run(bus, address, order, view, tracing, job, guardian, interruption)
+                ground = _Ground(bus, address, _patience(place, order.guard))
+                return await _run(ground, order, view, tracing, job, guardian, interruption)
         except Exception as error:  # noqa: BLE001 -- raised again once the job is closed
             cause = first_error(error)
             if bus is not None:
@@ -111,9 +115,26 @@ async def run_job(place: Place, order: Order, view: View, tracing: Tracing, inte
         return await _close_killed(bus, tracing, job, view, interruption.reason)
 
 
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What a job stands on."""
+
+    bus: Bus
+    address: BrokerAddress
+    patience: float
+    """Seconds that the broker waits for an agent that says nothing."""
+
+
+def _patience(place: Place, guard: Guard) -> float:
+    """Return how long the broker waits: long enough that agents who are cut off from it have ended by themselves.
+
+    An embedded broker ends with its agents and is cut off from none of them.
+    """
+    return ACK_WAIT if place.nats is None else max(ACK_WAIT, GUARDS[guard] + _HEADWAY)
+
+
 async def _run(
-    bus: Bus,
-    address: BrokerAddress,
+    ground: _Ground,
     order: Order,
     view: View,
     tracing: Tracing,
@@ -121,6 +142,7 @@ async def _run(
     guardian: Guardian,
     interruption: Interruption,
 ) -> JobState:
+    bus, address = ground.bus, ground.address
     with anyio.CancelScope(shield=True):  # there is a job or there is none
         await submit(
             bus,
@@ -133,10 +155,11 @@ async def _run(
             toolkit=order.toolkit,
         )
     state = JobState()
-    async with _engine(order.team, view) as environment, _queues(bus, address, order.team, job) as lane:
+    async with _engine(order.team, view) as environment, _queues(ground, order.team, job) as lane:
         configs = process_configs(
             order.team, bus.ns, address, job=job, workers=order.workers, toolkit=order.toolkit, lane=lane
         )
+        configs = [config.model_copy(update={"patience": ground.patience}) for config in configs]
         hide = Secrets.from_environment(order.team.secrets, environment).scrub
         leased = supervised(configs, environment, lease=guardian.seconds, hide=hide)
         async with leased as supervisor, anyio.create_task_group() as group:
@@ -150,12 +173,12 @@ async def _run(
 
 
 @asynccontextmanager
-async def _queues(bus: Bus, address: BrokerAddress, team: Team, job: str) -> AsyncIterator[int | None]:
+async def _queues(ground: _Ground, team: Team, job: str) -> AsyncIterator[int | None]:
     """Make the queues of the job where its agents have credentials of their own, which let them make none."""
-    if address.keys is None:
+    if ground.address.keys is None:
         yield None
         return
-    async with bus.queues(queues_of(team), job) as lane:
+    async with ground.bus.queues(queues_of(team), job, ack_wait=ground.patience) as lane:
         yield lane
 
 

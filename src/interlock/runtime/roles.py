@@ -89,7 +89,8 @@ class Serving:
 
         :raises BusError: what no waiting will cure, such as missing permissions
         """
-        queue = self.bus.pull(kind, self.role, self._config.slots, job=self._config.job)
+        config = self._config
+        queue = self.bus.pull(kind, self.role, config.slots, job=config.job, ack_wait=config.patience)
         async with queue as deliveries, anyio.create_task_group() as group:
             ready()
             async for delivery in deliveries:

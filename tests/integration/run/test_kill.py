@@ -17,13 +17,12 @@ from interlock.testing import Answer, Call, Hang, Reply, ScriptedServer
 _STUBBORN = """
 import os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-if os.fork():
-    os._exit(0) if os.fork() else None
-os.setsid()
+if os.fork() == 0 and os.fork() == 0:
+    os.setsid()
 open(sys.argv[1], "a").write(f"{os.getpid()}\\n")
 time.sleep(600)
 """
-"""Leaves its parent and its session, and ignores SIGTERM."""
+"""Three that ignore SIGTERM; one of them leaves its session. It never ends, so nothing but the kill ends them."""
 
 _LASTING = """
 import os, subprocess, sys, time
