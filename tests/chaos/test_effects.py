@@ -72,7 +72,7 @@ def _crashes(folder: Path) -> int:
 _ITEMS = 172
 _TOOLS_OF_A_TASK = ("box.put", "box.send", "box.ship", "box.send", "box.put", "box.send")
 _KILLS = 40
-_PAUSES = (0.2, 1.6)
+_PAUSES = (0.1, 0.6)
 """Seconds between two kills, at least and at most."""
 _LIMIT = 300
 
