@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, Field
 
 from interlock.protocol.base import Json, Name, Role, Strict, Usage
 from interlock.protocol.criteria import Criterion
+from interlock.protocol.items import Priority, StoredItems
 from interlock.protocol.permissions import Permissions
 from interlock.protocol.team import Autonomy, Budget, Step, Team
 from interlock.protocol.tools import EffectClass, ToolGrant, ToolName, ToolSpec
@@ -26,6 +27,7 @@ __all__ = [
     "EffectInDoubt",
     "EffectIntended",
     "Envelope",
+    "Exchange",
     "Feedback",
     "Grant",
     "JobClosed",
@@ -139,6 +141,15 @@ class AttemptSummary(Strict):
     reason: str = ""
 
 
+class Exchange(Strict):
+    """One request to a model that was answered."""
+
+    request: str
+    """SHA-256 of what was asked, in canonical JSON."""
+    reply: Json
+    """What the model answered, secrets hidden."""
+
+
 class JobSubmitted(Envelope):
     """A client gives a goal to a team. Starts the job's chain."""
 
@@ -155,6 +166,11 @@ class JobSubmitted(Envelope):
     """What the team's tools are."""
     base: str = "/"
     """The absolute folder of the team file, which relative patterns of its rules count from."""
+    items: dict[Name, StoredItems] = {}
+    """By step: the items of a ``for_each`` over files or JSON lines that are too many to stand in the team."""
+    stored: dict[Name, StoredItems] = {}
+    """By input: values that are lists too long to stand in ``inputs``, where they are left out."""
+    priority: Priority = "normal"
 
 
 class PlanProposed(Envelope):
@@ -192,6 +208,8 @@ class PlanExpanded(Envelope):
     items: int = Field(ge=0)
     reason: str = ""
     """Why the step has no tasks, where that is not simply an empty list."""
+    stored: StoredItems | None = None
+    """The items themselves, where they were worked out from a template and are too many to be worked out again."""
 
 
 class TaskAssigned(Envelope):
@@ -241,6 +259,10 @@ class TaskResult(Envelope):
     """A short summary of how the worker came to its output."""
     taint: tuple[str, ...] = ()
     """Where the text from outside comes from that the worker had before it; it may be in the output."""
+    poison: bool = False
+    """Process after process died over the task, alone with it: it is not tried again."""
+    exchanges: tuple[Exchange, ...] = ()
+    """What the worker asked its model and was answered, in order, so that the job can be run again without one."""
 
 
 class TaskVerdict(Envelope):
@@ -252,6 +274,8 @@ class TaskVerdict(Envelope):
     verdict: Verdict
     criteria: tuple[CriterionVerdict, ...] = ()
     usage: Usage = Usage()
+    exchanges: tuple[Exchange, ...] = ()
+    """What the verifier asked its model and was answered, in order."""
 
 
 class TaskClosed(Envelope):

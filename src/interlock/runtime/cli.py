@@ -9,13 +9,11 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 from interlock._version import __version__
+from interlock.runtime._words import Commands, add_late, positive
 
 __all__ = ["main", "parser"]
-
-_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 -- it has no other name
 
 _KILLED = 4
 
@@ -60,17 +58,18 @@ def parser() -> argparse.ArgumentParser:
     _answer(commands)
     _policy(commands)
     _broker_config(commands)
+    add_late(commands, _place, _json)
     _schema(commands)
     _doctor(commands)
     return top
 
 
-def _check(commands: _Commands) -> None:
+def _check(commands: Commands) -> None:
     check = commands.add_parser("check", help="find every mistake in team files")
     check.add_argument("team", metavar="TEAM.yaml", nargs="+", type=Path)
 
 
-def _permissions(commands: _Commands) -> None:
+def _permissions(commands: Commands) -> None:
     permissions = commands.add_parser(
         "permissions",
         help="list a team's rules, or say which of them decides a call",
@@ -88,7 +87,7 @@ def _permissions(commands: _Commands) -> None:
     _json(permissions)
 
 
-def _run(commands: _Commands) -> None:
+def _run(commands: Commands) -> None:
     run = commands.add_parser(
         "run",
         help="run one job on this machine, from start to end",
@@ -105,7 +104,7 @@ def _run(commands: _Commands) -> None:
         default=[],
         help="give the team's input K; K=@FILE takes the content of FILE; repeat it for an input of several files",
     )
-    run.add_argument("--workers", metavar="N", type=_positive, help="processes of each worker (default: one a core)")
+    run.add_argument("--workers", metavar="N", type=positive, help="processes of each worker (default: one a core)")
     run.add_argument(
         "--guard",
         choices=("strict", "available"),
@@ -123,20 +122,20 @@ def _run(commands: _Commands) -> None:
     _place(run)
 
 
-def _jobs(commands: _Commands) -> None:
+def _jobs(commands: Commands) -> None:
     jobs = commands.add_parser("jobs", help="list the jobs of the log")
     _json(jobs)
     _place(jobs)
 
 
-def _show(commands: _Commands) -> None:
+def _show(commands: Commands) -> None:
     show = commands.add_parser("show", help="show the account of one job")
     show.add_argument("job", metavar="JOB")
     _json(show)
     _place(show)
 
 
-def _kill(commands: _Commands) -> None:
+def _kill(commands: Commands) -> None:
     kill = commands.add_parser(
         "kill",
         help="stop everything, a team, a job or an agent, at once and until it is resumed",
@@ -147,7 +146,7 @@ def _kill(commands: _Commands) -> None:
     _place(kill)
 
 
-def _resume(commands: _Commands) -> None:
+def _resume(commands: Commands) -> None:
     resume = commands.add_parser(
         "resume",
         help="lift a kill order",
@@ -157,7 +156,7 @@ def _resume(commands: _Commands) -> None:
     _place(resume)
 
 
-def _questions(commands: _Commands) -> None:
+def _questions(commands: Commands) -> None:
     questions = commands.add_parser(
         "questions",
         help="list what agents ask you",
@@ -170,7 +169,7 @@ def _questions(commands: _Commands) -> None:
     _place(questions)
 
 
-def _answer(commands: _Commands) -> None:
+def _answer(commands: Commands) -> None:
     answer = commands.add_parser(
         "answer",
         help="answer a question of an agent",
@@ -207,7 +206,7 @@ def _agent(text: str) -> tuple[str, ...]:
     return "agent", match[1], match[2]
 
 
-def _policy(commands: _Commands) -> None:
+def _policy(commands: Commands) -> None:
     policy = commands.add_parser(
         "policy",
         help="lay down rules and principles for every job, or show those that stand",
@@ -220,7 +219,7 @@ def _policy(commands: _Commands) -> None:
     _place(policy)
 
 
-def _broker_config(commands: _Commands) -> None:
+def _broker_config(commands: Commands) -> None:
     config = commands.add_parser(
         "broker-config",
         help="write the configuration of a nats-server for teams, with a key for each role",
@@ -243,7 +242,7 @@ def _namespace(text: str) -> str:
     return text
 
 
-def _schema(commands: _Commands) -> None:
+def _schema(commands: Commands) -> None:
     schema = commands.add_parser("schema", help="print the schemas of messages or of team files")
     kind = schema.add_mutually_exclusive_group()
     kind.add_argument("--messages", action="store_true", help="JSON Schema of all messages (the default)")
@@ -251,7 +250,7 @@ def _schema(commands: _Commands) -> None:
     kind.add_argument("--team", action="store_true", help="JSON Schema of team files, for editors")
 
 
-def _doctor(commands: _Commands) -> None:
+def _doctor(commands: Commands) -> None:
     doctor = commands.add_parser("doctor", help="say what works on this machine and what is missing")
     _place(doctor)
 
@@ -289,12 +288,6 @@ def _place(command: argparse.ArgumentParser) -> None:
         default=os.environ.get("INTERLOCK_NATS_CA"),
         help="trust these certificates there (default: $INTERLOCK_NATS_CA, or ca.pem beside the keys)",
     )
-
-
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
-    return int(text)
 
 
 if __name__ == "__main__":

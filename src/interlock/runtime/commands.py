@@ -4,6 +4,7 @@ Each command returns its exit status; a mistake of the person's is told in a lin
 """
 
 import argparse
+import importlib
 import json
 import logging
 import os
@@ -31,13 +32,14 @@ from interlock.protocol.control import AgentScope, AllScope, JobScope, TeamScope
 from interlock.protocol.errors import BodyTooLarge
 from interlock.protocol.state import JobState
 from interlock.protocol.team import Team
+from interlock.runtime._words import LATE
 from interlock.runtime.address import AddressInvalid
 from interlock.runtime.broker_errors import BrokerError, KeyMissing, KeysUnusable
 from interlock.runtime.bus_errors import BusError
 from interlock.runtime.client import JobNotFound, read_job, read_jobs
 from interlock.runtime.closing import JobLeftOpen
 from interlock.runtime.config import Toolkit
-from interlock.runtime.failures import first_error
+from interlock.runtime.failures import Mistake, first_error
 from interlock.runtime.keyring import reach
 from interlock.runtime.killswitch import JobKilled, describe_order
 from interlock.runtime.launch import Interruption, JobInterrupted, Order, run_job
@@ -50,7 +52,7 @@ from interlock.runtime.supervisor import AgentProcessFailed
 from interlock.runtime.teamfile import LoadedTeam, TeamFileInvalid, load_team
 from interlock.runtime.view import open_view
 
-__all__ = ["EXIT_OF_STATUS", "run"]
+__all__ = ["EXIT_OF_STATUS", "model_problem", "place_of", "print_one", "run", "toolkit_of"]
 
 EXIT_OF_STATUS = {"succeeded": 0, "failed": 1, "partial": 3, "killed": 4, "running": 0}
 """The exit status for each status of a job."""
@@ -67,9 +69,17 @@ def run(options: argparse.Namespace) -> int:
     """Run the command that was asked for and return its exit status; no traceback is shown for a person's mistake."""
     configure_logging("interlock")
     try:
-        return _COMMANDS[options.command](options)
+        return _command(options.command)(options)
     except Exception as error:  # noqa: BLE001 -- the last stop: everything is told, nothing is swallowed
         return _complain(first_error(error))
+
+
+def _command(name: str) -> Callable[[argparse.Namespace], int]:
+    """Return what does a command; those of ``LATE`` are imported only now."""
+    if name not in LATE:
+        return _COMMANDS[name]
+    commands: dict[str, Callable[[argparse.Namespace], int]] = importlib.import_module(LATE[name]).COMMANDS
+    return commands[name]
 
 
 def _complain(error: BaseException) -> int:
@@ -89,6 +99,7 @@ def _complain(error: BaseException) -> int:
             | ModelKeyInvalid()
             | BodyTooLarge()
             | ToolSetupError()
+            | Mistake()
         ):
             print(f"interlock: {error}", file=sys.stderr)
             return _USAGE
@@ -141,8 +152,8 @@ def _permissions(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     loaded = load_team(options.team)
     frozen = freeze(loaded, parse_inputs(options.input), Path.cwd())
-    toolkit = _toolkit(loaded)
-    if (problem := _model_problem(frozen.team)) is not None:
+    toolkit = toolkit_of(loaded)
+    if (problem := model_problem(frozen.team)) is not None:
         return _complain(problem)
     order = Order(
         frozen.team,
@@ -155,15 +166,15 @@ def _run(options: argparse.Namespace) -> int:
     )
     tracing = Tracing.from_environment("interlock-client")
     try:
-        state = anyio.run(_run_until_told, _place(options), order, tracing, backend_options={"use_uvloop": True})
+        state = anyio.run(_run_until_told, place_of(options), order, tracing, backend_options={"use_uvloop": True})
     finally:
         tracing.shutdown(_FLUSH)
     report = report_of(state)
-    _print(options, report, print_report)
+    print_one(options, report, print_report)
     return EXIT_OF_STATUS[report.status]
 
 
-def _toolkit(loaded: LoadedTeam) -> Toolkit:
+def toolkit_of(loaded: LoadedTeam) -> Toolkit:
     """Return the tools that the plan uses, as they are now.
 
     :raises ToolSetupError: they cannot be had as the team file says
@@ -182,7 +193,7 @@ def _toolkit(loaded: LoadedTeam) -> Toolkit:
     return Toolkit(tuple(found[name] for name in wanted), str(base))
 
 
-def _model_problem(team: Team) -> ModelError | None:
+def model_problem(team: Team) -> ModelError | None:
     """Return why an agent's model cannot be reached at all, before anything is started for it."""
     reached: set[str] = set()
     for _, settings in models_used(team):
@@ -225,7 +236,7 @@ def _leave_at_once() -> NoReturn:
 
 
 def _jobs(options: argparse.Namespace) -> int:
-    place = _place(options)
+    place = place_of(options)
     reports = anyio.run(_all_reports, place) if _is_there(place) else []
     reports.sort(key=lambda pair: pair[0])
     if options.json:
@@ -237,11 +248,11 @@ def _jobs(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    place = _place(options)
+    place = place_of(options)
     if not _is_there(place):
         raise JobNotFound(options.job, ())
     state = anyio.run(_one_state, place, options.job)
-    _print(options, report_of(state), print_report)
+    print_one(options, report_of(state), print_report)
     return 0
 
 
@@ -264,7 +275,7 @@ async def _all_reports(place: Place) -> list[tuple[datetime, Report]]:
 def _kill(options: argparse.Namespace) -> int:
     from interlock.runtime.killing import kill  # noqa: PLC0415 -- no other command needs it
 
-    order, ended = anyio.run(kill, _place(options), _scope(options), options.reason)
+    order, ended = anyio.run(kill, place_of(options), _scope(options), options.reason)
     print_out(describe_order(order))
     print_jobs([report_of(state) for state in ended])
     return 0
@@ -285,14 +296,14 @@ def _scope(options: argparse.Namespace) -> AllScope | TeamScope | JobScope | Age
 def _resume(options: argparse.Namespace) -> int:
     from interlock.runtime.killing import resume  # noqa: PLC0415 -- no other command needs it
 
-    print_out(describe_order(anyio.run(resume, _place(options), _scope(options))))
+    print_out(describe_order(anyio.run(resume, place_of(options), _scope(options))))
     return 0
 
 
 def _questions(options: argparse.Namespace) -> int:
     from interlock.runtime import questions  # noqa: PLC0415 -- no other command needs it
 
-    place = _place(options)
+    place = place_of(options)
     try:
         found = anyio.run(questions.find, place, options.job) if _is_there(place) else []
     except questions.JobAmbiguous as error:
@@ -312,7 +323,7 @@ def _questions(options: argparse.Namespace) -> int:
 def _answer(options: argparse.Namespace) -> int:
     from interlock.runtime import questions  # noqa: PLC0415 -- no other command needs it
 
-    place = _place(options)
+    place = place_of(options)
     if not _is_there(place):
         raise JobNotFound(options.job, ())
     given = options.job, options.question, options.answer, options.note
@@ -334,7 +345,7 @@ def _policy(options: argparse.Namespace) -> int:
     except PolicyFileInvalid as error:
         print(error, file=sys.stderr)
         return _USAGE
-    place = _place(options)
+    place = place_of(options)
     stands = anyio.run(standing_policy, place) if policy is None else anyio.run(lay_down, place, policy)
     print_out(stands.model_dump_json(indent=2) if options.json else stands.in_words())
     return 0
@@ -362,18 +373,24 @@ def _schema(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace) -> int:
     from interlock.runtime.doctor import examine  # noqa: PLC0415 -- no other command needs it
 
-    findings = anyio.run(examine, _place(options))
+    findings = anyio.run(examine, place_of(options))
     for finding in findings:
         print_out(f"{'ok     ' if finding.fine else 'MISSING' if finding.needed else 'absent '} {finding.text}")
     return 0 if all(finding.fine or not finding.needed for finding in findings) else 1
 
 
-def _place(options: argparse.Namespace) -> Place:
+def place_of(options: argparse.Namespace) -> Place:
+    """Return the place of the log that a command's options name.
+
+    :raises AddressInvalid: ``--nats`` is no address
+    :raises BrokerError: there is no key where ``--nats-keys`` says
+    """
     nats = reach(options.nats, options.nats_keys, options.nats_ca) if options.nats else None
     return Place(options.state, nats, getattr(options, "durable", False))
 
 
-def _print(options: argparse.Namespace, report: Report, in_words: Callable[[Report], None]) -> None:
+def print_one(options: argparse.Namespace, report: Report, in_words: Callable[[Report], None]) -> None:
+    """Print a job's report as ``--json`` says."""
     if options.json:
         print_out(report.model_dump_json(indent=2))
     else:

@@ -4,12 +4,16 @@ from typing import TypeVar
 
 from interlock.runtime.bus_errors import AppendInDoubt, BrokerUnreachable, ReplyMissing
 
-__all__ = ["BROKER_AWAY", "first_error"]
+__all__ = ["BROKER_AWAY", "Mistake", "first_error"]
 
 _Error = TypeVar("_Error", bound=BaseException)
 
 BROKER_AWAY = (BrokerUnreachable, AppendInDoubt, ReplyMissing)
 """What a request or an append raises while the broker is away: the same may be tried again."""
+
+
+class Mistake(Exception):
+    """A person asked for what cannot be: told in a line, and the command ends with exit status 2."""
 
 
 def first_error(error: _Error | BaseExceptionGroup[_Error]) -> _Error:

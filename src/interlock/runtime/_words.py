@@ -1,0 +1,192 @@
+"""The words of the commands that work on jobs after or without `run`, and of those that make up many machines."""
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 -- it has no other name
+Add: TypeAlias = Callable[[argparse.ArgumentParser], None]
+"""Gives a command options that others have too."""
+
+LATE = {
+    "up": "interlock.runtime.up_command",
+    "worker": "interlock.runtime.up_command",
+    "nodes": "interlock.runtime.up_command",
+    "submit": "interlock.runtime.submit_command",
+    "watch": "interlock.runtime.submit_command",
+    "results": "interlock.runtime.results_command",
+    "dead-letters": "interlock.runtime.retry_command",
+    "retry": "interlock.runtime.retry_command",
+    "replay": "interlock.runtime.replay_command",
+    "archive": "interlock.runtime.archive_command",
+}
+"""The module that knows each of these commands: ``COMMANDS`` in it has what does it, by name."""
+
+
+def add_late(commands: Commands, place: Add, as_json: Add) -> None:
+    """Add the parsers of the commands in ``LATE``."""
+    for make in (_up, _worker, _results, _retry, _archive):
+        place(make(commands))
+    for make in (_nodes, _submit, _watch, _dead_letters, _replay):
+        command = make(commands)
+        as_json(command)
+        place(command)
+
+
+def _up(commands: Commands) -> argparse.ArgumentParser:
+    up = commands.add_parser(
+        "up",
+        help="keep teams up: broker, manager and agents, for as many jobs as are submitted",
+        description="Keep a manager and the agents of these teams up until SIGTERM or Ctrl-C, and go on with the jobs "
+        "that are open in the log. Without a team only a manager: `interlock worker` adds agents from other machines.",
+    )
+    up.add_argument("teams", metavar="TEAM.yaml", nargs="*", type=Path)
+    up.add_argument("--workers", metavar="N", type=positive, help="processes of each worker (default: one a core)")
+    up.add_argument("--durable", action="store_true", help="sync the log to disk before anything counts as written")
+    _keeping(up)
+    return up
+
+
+def _worker(commands: Commands) -> argparse.ArgumentParser:
+    worker = commands.add_parser(
+        "worker",
+        help="add agents on this machine to teams that are up elsewhere",
+        description="Serve roles of teams whose broker is --nats. SIGTERM lets the attempts in hand end first.",
+    )
+    worker.add_argument(
+        "teams",
+        metavar="TEAM.yaml",
+        nargs="*",
+        type=Path,
+        help="where the roles are defined (default: as the teams were last brought up)",
+    )
+    worker.add_argument(
+        "--role",
+        metavar="AGENT@TEAM",
+        action="append",
+        default=[],
+        help="serve this role; `manager` is a manager; repeat it for several (default: all of the teams)",
+    )
+    worker.add_argument("--workers", metavar="N", type=positive, help="processes of each role (default: one a core)")
+    _keeping(worker)
+    return worker
+
+
+def _keeping(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--name", metavar="NODE", help="what `interlock nodes` calls this machine (default: its name)")
+    command.add_argument(
+        "--drain",
+        metavar="SECONDS",
+        type=float,
+        default=30.0,
+        help="how long attempts in hand may take after SIGTERM (default: 30)",
+    )
+    command.add_argument(
+        "--guard",
+        choices=("strict", "available"),
+        default="available",
+        help="how long agents work on while nobody can tell whether they were killed: 1 s or 15 s (default)",
+    )
+
+
+def _nodes(commands: Commands) -> argparse.ArgumentParser:
+    return commands.add_parser("nodes", help="list the machines that work for the log's jobs, and their room")
+
+
+def _submit(commands: Commands) -> argparse.ArgumentParser:
+    submit = commands.add_parser(
+        "submit",
+        help="give a job to a team that is up",
+        description="Append a job to the log and print its id; whoever keeps the team up does it.",
+    )
+    submit.add_argument("team", metavar="TEAM.yaml", type=Path)
+    submit.add_argument("goal", metavar="GOAL", nargs="?", default="", help="what the job is to achieve")
+    submit.add_argument("--input", metavar="K=V", action="append", default=[], help="as with `interlock run`")
+    submit.add_argument("--id", metavar="JOB", type=token, help="submitting an id again gives the same job")
+    submit.add_argument("--priority", choices=("low", "normal", "high"), default="normal")
+    submit.add_argument("--autonomy", choices=("suggest", "ask", "bounded"), help="as with `interlock run`")
+    submit.add_argument("--watch", action="store_true", help="watch it to its end and report as `interlock run` does")
+    return submit
+
+
+def _watch(commands: Commands) -> argparse.ArgumentParser:
+    watch = commands.add_parser("watch", help="watch a job until it is over, then show its account")
+    watch.add_argument("job", metavar="JOB")
+    return watch
+
+
+def _results(commands: Commands) -> argparse.ArgumentParser:
+    results = commands.add_parser(
+        "results",
+        help="print what the tasks of a step came to, as JSON lines in the order of the items",
+        description="Print a line of JSON for each closed task of a step, in the order of its items.",
+    )
+    results.add_argument("job", metavar="JOB")
+    results.add_argument("--step", metavar="S", help="of this step (default: the steps that make up the result)")
+    results.add_argument("--follow", action="store_true", help="go on until the job is over")
+    return results
+
+
+def _dead_letters(commands: Commands) -> argparse.ArgumentParser:
+    letters = commands.add_parser("dead-letters", help="list the tasks that failed for good, and why")
+    letters.add_argument("job", metavar="JOB", nargs="?", help="only of this job")
+    return letters
+
+
+def _retry(commands: Commands) -> argparse.ArgumentParser:
+    retry = commands.add_parser(
+        "retry",
+        help="put tasks that failed for good back into their job",
+        description="Put dead letters back: they are tried anew, with all their attempts, and what was made of the "
+        "step's results is made again. What was accepted stays.",
+    )
+    retry.add_argument("job", metavar="JOB")
+    retry.add_argument("tasks", metavar="TASK", nargs="*", help="such as read:17 (default: all of the job's)")
+    retry.add_argument("--reason", metavar="TEXT", default="", help="what will stand in the log")
+    return retry
+
+
+def _replay(commands: Commands) -> argparse.ArgumentParser:
+    replay = commands.add_parser(
+        "replay",
+        help="fold the log of a job again and show each step",
+        description="Show how a job came to be what it is, entry by entry, from the log or from an archive.",
+    )
+    replay.add_argument("job", metavar="JOB", help="a job's id, or the file of an archived one")
+    replay.add_argument("--until", metavar="SEQ", type=positive, help="only up to this sequence: the past as it was")
+    replay.add_argument(
+        "--rerun",
+        action="store_true",
+        help="run the job again with the recorded answers of models and tools, and say where it departs",
+    )
+    return replay
+
+
+def _archive(commands: Commands) -> argparse.ArgumentParser:
+    archive = commands.add_parser(
+        "archive",
+        help="write finished jobs to files and take them out of the log",
+        description="Write the log of each finished job to DIR/JOB.jsonl.gz, from which show, results and replay read "
+        "it, and purge it from the broker.",
+    )
+    archive.add_argument("jobs", metavar="JOB", nargs="*", help="default: all that are finished")
+    archive.add_argument("--older", metavar="HOURS", type=float, default=0.0, help="only those over for so long")
+    archive.add_argument("--out", metavar="DIR", type=Path, help="default: archive in the state folder")
+    archive.add_argument("--keep", action="store_true", help="leave them in the log too")
+    return archive
+
+
+def positive(text: str) -> int:
+    """Return the whole number from 1 on that ``text`` spells."""
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
+def token(text: str) -> str:
+    """Return ``text`` if it can be a job's id."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no id of a job: letters, digits, - and _")
+    return text
