@@ -26,6 +26,7 @@ __all__ = [
     "SubjectInvalid",
     "assigned_subjects",
     "chain_subjects",
+    "job_chains",
     "job_subjects",
     "live_subject",
     "live_subjects",
@@ -93,6 +94,11 @@ def log_subject(message: Envelope) -> str:
 def chain_subjects(ns: str, job: str, task: str = JOB_TASK) -> str:
     """Return the wildcard over one chain: what the broker compares the expected sequence with."""
     return f"{_task_prefix(ns, job, task)}.>"
+
+
+def job_chains(ns: str) -> str:
+    """Return the wildcard over the own chains of all jobs: a few entries each, whatever the number of tasks."""
+    return f"il.{ns}.log.*.*.{JOB_TASK}.>"
 
 
 def job_subjects(ns: str, job: str) -> str:
