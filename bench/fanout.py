@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,9 +24,12 @@ from typing import Any
 
 import anyio
 
+from bench._cpu import CpuWatch
 from interlock.protocol.messages import TaskClosed
 from interlock.protocol.subjects import log_subjects
 from interlock.runtime.place import Place, open_bus
+
+_KINDS = ("client", "manager", "workers", "verifiers", "broker")
 
 _ANSWER = {"c1": {"holds": True, "evidence": "it is", "change": ""}}
 """Good for both: a judge's verdict, and any text for the worker."""
@@ -40,11 +42,15 @@ def main() -> None:
         by_hand = _rate(asyncio.run(_by_hand(url, options.items, options.parallel)))
         finished, cpu = _interlock(Path(folder), url, options)
         rate = _rate(finished)
+    parts = cpu.spent(min(finished), max(finished))
+    per_item = {kind: round(parts.get(kind, 0) / (len(finished) - 1) * 1000, 2) for kind in _KINDS}
     found = {
         "items_per_s": round(rate, 1),
         "by_hand_items_per_s": round(by_hand, 1),
         "ratio": round(rate / by_hand, 2),
-        "cpu_ms_per_item": round(cpu / options.items * 1000, 2),
+        "cpu_ms_per_item": round(sum(per_item.values()), 2),
+        "cpu_ms_by_part": per_item,
+        "start_cpu_s": round(sum(cpu.spent(0, min(finished)).values()), 2),
         "profile": "durable" if options.durable else "fast",
         "items": options.items,
         "parallel": options.parallel,
@@ -114,24 +120,24 @@ async def _by_hand(url: str, items: int, parallel: int) -> list[float]:
     return finished
 
 
-def _interlock(folder: Path, url: str, options: argparse.Namespace) -> tuple[list[float], float]:
-    """Return when each task was closed, and the CPU seconds of all processes together, their start included."""
+def _interlock(folder: Path, url: str, options: argparse.Namespace) -> tuple[list[float], CpuWatch]:
+    """Return when each task was closed, and what all processes took."""
     (folder / "items.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in range(options.items)))
     (folder / "team.yaml").write_text(json.dumps(_team(options.parallel)))
     command = [sys.executable, "-m", "interlock.runtime.cli", "run", "team.yaml", "bench", "--json"]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        command + ["--durable"] * options.durable,
-        cwd=folder,
-        env={**os.environ, "INTERLOCK_MODEL_URL": url, "INTERLOCK_STATE": str(folder / "state")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode:
-        sys.exit(f"the run ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    with (folder / "errors").open("w+") as errors:
+        process = subprocess.Popen(
+            command + ["--durable"] * options.durable,
+            cwd=folder,
+            env={**os.environ, "INTERLOCK_MODEL_URL": url, "INTERLOCK_STATE": str(folder / "state")},
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
+        with CpuWatch(process.pid).watching() as cpu:
+            status = process.wait()
+        errors.seek(0)
+        if status:
+            sys.exit(f"the run ended with {status}:\n{errors.read()[-2000:]}")
     return anyio.run(_closings, folder / "state"), cpu
 
 

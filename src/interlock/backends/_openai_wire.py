@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import aiohttp
-import openai
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError, model_validator
 from pydantic_core import from_json
 
@@ -182,10 +181,12 @@ def parse_first_model(body: bytes, endpoint: Endpoint) -> str:
         raise _malformed(error, body, endpoint, None) from None
 
 
-def error_of_status(error: openai.APIStatusError, endpoint: Endpoint, model: str | None) -> ModelError:
+def error_of_status(
+    status: int, headers: Mapping[str, str], body: bytes, endpoint: Endpoint, model: str | None
+) -> ModelError:
     """Return what an HTTP error status means."""
-    status, retry_after = error.status_code, parse_retry_after(error.response.headers, time.time())
-    words = _scrubbed(_words(error.body), endpoint)
+    retry_after = parse_retry_after(headers, time.time())
+    words = _scrubbed(_words(body), endpoint)
     match status:
         case 401 | 403:
             return ModelUnauthorised(endpoint.url, model, status, endpoint.key_env)
@@ -200,10 +201,7 @@ def error_of_status(error: openai.APIStatusError, endpoint: Endpoint, model: str
 
 
 def error_of_connection(error: BaseException, endpoint: Endpoint, model: str | None) -> ModelError:
-    """Return what a failed exchange without an HTTP status means.
-
-    The transport calls every lost connection a timeout; only the exception below it tells which it was.
-    """
+    """Return what a failed exchange without an HTTP status means: only the exceptions below it tell."""
     chain = list(_chain(error))
     no_connection = next((link for link in chain if isinstance(link, aiohttp.ConnectionTimeoutError)), None)
     if no_connection is None and any(isinstance(link, TimeoutError) for link in chain):
@@ -240,15 +238,20 @@ def _malformed(error: ValidationError, body: bytes, endpoint: Endpoint, model: s
     return ModelAnswerMalformed(endpoint.url, model, f"{where}: {first['msg']}" if where else first["msg"], shown)
 
 
-def _words(body: object) -> str:
+def _words(body: bytes) -> str:
     """Return what the body of an error says: the API's message, or the body itself."""
-    match body:
+    text = body.decode(errors="replace")
+    try:
+        told = from_json(text)
+    except ValueError:
+        return text
+    match told:
         case {"error": {"message": str(message)}} | {"message": str(message)} | {"error": str(message)}:
             return message
         case str():
-            return body
+            return told
         case _:
-            return json.dumps(body)
+            return text
 
 
 def _scrubbed(text: str, endpoint: Endpoint) -> str:
