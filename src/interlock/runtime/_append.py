@@ -6,13 +6,14 @@ import anyio
 
 from interlock.protocol.messages import Envelope
 from interlock.protocol.subjects import chain_subjects, log_subject, parse_log_subject
-from interlock.runtime._jetstream import SEQUENCE_WRONG, Raw, answer_of, direct_get, last_on
+from interlock.runtime._jetstream import NO_ROOM, SEQUENCE_WRONG, Raw, answer_of, direct_get, last_on
 from interlock.runtime._wire import Wire
 from interlock.runtime.bus_errors import (
     AnswerRefused,
     AppendInDoubt,
     BrokerComplaint,
     BrokerUnreachable,
+    LogFull,
     ReplyMissing,
 )
 
@@ -47,7 +48,13 @@ class Appender:
             return await self._settle(message, subject, body, full)
 
     async def _publish(self, subject: str, body: bytes, headers: Mapping[str, str]) -> int:
-        return int(answer_of(subject, await self._wire.request(subject, body, headers))["seq"])
+        reply = await self._wire.request(subject, body, headers)
+        try:
+            return int(answer_of(subject, reply)["seq"])
+        except BrokerComplaint as error:
+            if error.code in NO_ROOM:
+                raise LogFull(subject, error.text) from None
+            raise
 
     async def _settle(self, message: Envelope, subject: str, body: bytes, headers: Mapping[str, str]) -> int:
         """Find out what became of a message that was sent, and append again what did not enter."""

@@ -16,6 +16,9 @@ NS_PER_SECOND = 1_000_000_000
 SEQUENCE_WRONG = frozenset({10071, 10164})
 """Error codes of a publish whose expected last sequence is not the last one."""
 
+NO_ROOM = frozenset({10002, 10023, 10047, 10077})
+"""Error codes of a publish for which the stream, the account or the server has no room."""
+
 NO_CONSUMER = 10014
 """The code for a consumer that is not there."""
 
@@ -65,6 +68,13 @@ async def ensure_stream(wire: Wire, config: Mapping[str, Any]) -> None:
     except BrokerComplaint as error:
         if error.code != _NAME_IN_USE:
             raise
+
+
+async def change_stream(wire: Wire, name: str, wanted: Mapping[str, Any]) -> None:
+    """Give a stream that is there other settings, where it has not got them yet."""
+    config: dict[str, Any] = (await api(wire, f"STREAM.INFO.{name}"))["config"]
+    if any(config.get(key) != value for key, value in wanted.items()):
+        await api(wire, f"STREAM.UPDATE.{name}", {**config, **wanted})
 
 
 async def direct_get(wire: Wire, stream: str, query: Mapping[str, Any]) -> Raw | None:

@@ -45,6 +45,7 @@ def _up(commands: Commands) -> argparse.ArgumentParser:
     up.add_argument("teams", metavar="TEAM.yaml", nargs="*", type=Path)
     up.add_argument("--workers", metavar="N", type=positive, help="processes of each worker (default: one a core)")
     up.add_argument("--durable", action="store_true", help="sync the log to disk before anything counts as written")
+    add_log_bytes(up)
     _keeping(up)
     return up
 
@@ -176,6 +177,25 @@ def _archive(commands: Commands) -> argparse.ArgumentParser:
     archive.add_argument("--out", metavar="DIR", type=Path, help="default: archive in the state folder")
     archive.add_argument("--keep", action="store_true", help="leave them in the log too")
     return archive
+
+
+def add_log_bytes(command: argparse.ArgumentParser) -> None:
+    """Add the option that bounds the log."""
+    command.add_argument(
+        "--log-bytes",
+        metavar="SIZE",
+        type=size,
+        help="let the log grow to this size, such as 500M or 20G, and then wait for room; 0: without a limit "
+        "(default: as it was, at first without one)",
+    )
+
+
+def size(text: str) -> int:
+    """Return the bytes that ``text`` spells: a whole number, and K, M, G or T for powers of 1024."""
+    match = re.fullmatch(r"([0-9]{1,12})([KMGT]?)B?", text.strip().upper())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write a whole number and K, M, G or T, such as 500M")
+    return int(match[1]) * 1024 ** " KMGT".index(match[2] or " ")
 
 
 def positive(text: str) -> int:

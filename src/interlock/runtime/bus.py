@@ -14,7 +14,7 @@ import anyio
 from nats.aio.msg import Msg
 
 from interlock.protocol.base import Json, Role
-from interlock.protocol.codec import MAX_INLINE, encode
+from interlock.protocol.codec import MAX_INLINE, StoredBody, encode
 from interlock.protocol.messages import Envelope, TaskAssigned, TaskResult
 from interlock.protocol.subjects import (
     assigned_subjects,
@@ -28,9 +28,10 @@ from interlock.protocol.subjects import (
 from interlock.runtime._append import Appender
 from interlock.runtime._blobs import Blobs
 from interlock.runtime._follow import Follow
-from interlock.runtime._jetstream import NS_PER_SECOND, api, direct_get, ensure_stream, last_on
+from interlock.runtime._jetstream import NS_PER_SECOND, api, change_stream, direct_get, ensure_stream, last_on
 from interlock.runtime._lanes import open_lane
 from interlock.runtime._names import QueueKind, log_stream, queue_name
+from interlock.runtime._state import StateStore
 from interlock.runtime._wire import Wire
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.bus_errors import EntryMissing, NamespaceWrong, PublishDenied
@@ -49,6 +50,8 @@ _LANE_FORGOTTEN_SECONDS = 24 * 3600.0
 
 _MAX_DELIVER = 10
 
+_NO_LIMIT = -1
+
 
 @dataclass(frozen=True, slots=True)
 class BusSettings:
@@ -62,6 +65,9 @@ class BusSettings:
     """Copies of what is stored: 1, 3 or 5; only for streams that are made now."""
     duplicate_seconds: float = 120.0
     """How long the broker remembers message ids; in a chain nothing depends on it."""
+    max_bytes: int | None = None
+    """How large the log may become, bytes; 0: as large as it likes. What is more is refused, and nothing is thrown
+    away. None leaves it as it is, which in a new log is without a limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,7 @@ class Bus:
         self._reader = Reader(self._blobs)
         self._appender = Appender(wire, self._stream, settings.settle_seconds)
         self.orders = Orders(wire, ns)
+        self.state = StateStore(wire, ns)
         self.ns = ns
 
     @classmethod
@@ -138,6 +145,7 @@ class Bus:
         :raises PublishDenied: these credentials may not send this kind of message
         :raises NamespaceWrong: the message belongs to another namespace
         :raises BodyTooLarge: the message is larger than a body may be
+        :raises LogFull: the log has reached its limit; the message did not enter
         """
         if message.ns != self.ns:
             raise NamespaceWrong(message.ns, self.ns)
@@ -197,6 +205,22 @@ class Bus:
             return [self._queue(*one, job, lane=lane, ack_wait=ack_wait) for one in wanted]
 
         return open_lane(self._wire, self.ns, job, made)
+
+    async def put_body(self, body: bytes) -> StoredBody:
+        """Put bytes beside the log, unless they are there already, and return the reference to them.
+
+        :raises BusError: they could not be stored; storing them again is safe
+        """
+        return await self._blobs.put(body)
+
+    async def get_body(self, stored: StoredBody) -> bytes:
+        """Return the bytes that ``stored`` refers to.
+
+        :raises BodyMissing: they are not there, or not all of them
+        :raises BodyCorrupt: what is there has another digest or size
+        :raises BusError: the broker is out of reach
+        """
+        return await self._blobs.get(stored)
 
     async def get(self, sequence: int) -> Received:
         """Return the entry at a sequence.
@@ -323,7 +347,12 @@ class Bus:
             "allow_direct": True,
             "allow_atomic": True,
             "duplicate_window": int(self._settings.duplicate_seconds * NS_PER_SECOND),
+            "max_bytes": self._settings.max_bytes or _NO_LIMIT,
+            "discard": "new",
         }
         await ensure_stream(self._wire, config)
+        if self._settings.max_bytes is not None:
+            await change_stream(self._wire, self._stream, {key: config[key] for key in ("max_bytes", "discard")})
         await self._blobs.ensure(self._settings.replicas)
         await self.orders.ensure(self._settings.replicas)
+        await self.state.ensure(self._settings.replicas)

@@ -9,6 +9,7 @@
     +-- AppendInDoubt        the connection broke during the append; append the same message again to find out
     +-- PublishDenied        these credentials may not publish there
     +-- PayloadTooLarge      the broker takes no message of that size
+    +-- LogFull              the log has reached its limit, and nothing enters until there is room
     +-- SubscribeDenied      these credentials may not read there
     +-- ReplyMissing         a request was sent and not answered
     +-- NobodyListens        no stream or consumer stands behind a subject
@@ -32,6 +33,7 @@ __all__ = [
     "BusError",
     "EntryMissing",
     "LanesTaken",
+    "LogFull",
     "NamespaceWrong",
     "NobodyListens",
     "PayloadTooLarge",
@@ -105,6 +107,19 @@ class PayloadTooLarge(BusError):
         self.limit = limit
         """The broker's ``max_payload``, bytes."""
         super().__init__(f"a message of {size} bytes to {subject} is more than the {limit} that the broker takes")
+
+
+class LogFull(BusError):
+    """The log has reached its limit. The message did not enter; the same may be tried again once there is room."""
+
+    def __init__(self, subject: str, text: str) -> None:
+        self.subject = subject
+        self.text = text
+        """What the broker said."""
+        super().__init__(
+            f"the log takes nothing more ({text}): `interlock archive` makes room by taking finished jobs out of it, "
+            "and --log-bytes gives it more"
+        )
 
 
 class SubscribeDenied(BusError):

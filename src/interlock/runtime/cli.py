@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from interlock._version import __version__
-from interlock.runtime._words import Commands, add_late, positive
+from interlock.runtime._words import Commands, add_late, add_log_bytes, positive
 
 __all__ = ["main", "parser"]
 
@@ -118,6 +118,10 @@ def _run(commands: Commands) -> None:
         "(default: as the team says)",
     )
     run.add_argument("--durable", action="store_true", help="sync the log to disk before anything counts as written")
+    add_log_bytes(run)
+    run.add_argument(
+        "--results", metavar="FILE", type=Path, help="write what its tasks come to, as JSON lines, while it runs"
+    )
     _json(run)
     _place(run)
 

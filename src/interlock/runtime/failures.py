@@ -2,14 +2,14 @@
 
 from typing import TypeVar
 
-from interlock.runtime.bus_errors import AppendInDoubt, BrokerUnreachable, ReplyMissing
+from interlock.runtime.bus_errors import AppendInDoubt, BrokerUnreachable, LogFull, ReplyMissing
 
 __all__ = ["BROKER_AWAY", "Mistake", "first_error"]
 
 _Error = TypeVar("_Error", bound=BaseException)
 
-BROKER_AWAY = (BrokerUnreachable, AppendInDoubt, ReplyMissing)
-"""What a request or an append raises while the broker is away: the same may be tried again."""
+BROKER_AWAY = (BrokerUnreachable, AppendInDoubt, ReplyMissing, LogFull)
+"""What a request or an append raises while the broker is away, or has no room: the same may be tried again."""
 
 
 class Mistake(Exception):

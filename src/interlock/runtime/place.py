@@ -7,7 +7,7 @@ from pathlib import Path
 
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.broker import embedded_broker, running_broker
-from interlock.runtime.bus import Bus
+from interlock.runtime.bus import Bus, BusSettings
 from interlock.runtime.credentials import Party
 from interlock.runtime.keyring import login_of
 
@@ -27,6 +27,8 @@ class Place:
     """A broker that runs elsewhere."""
     durable: bool = False
     """Whether the embedded broker syncs before it acknowledges."""
+    log_bytes: int | None = None
+    """How large the log may become, as in ``BusSettings``."""
 
 
 @asynccontextmanager
@@ -47,7 +49,8 @@ async def open_bus(
             address = await stack.enter_async_context(broker)
         for party in parties:
             login_of(address, party, None)
-        yield await stack.enter_async_context(Bus.connect(address, NAMESPACE, name)), address
+        settings = BusSettings(max_bytes=place.log_bytes)
+        yield await stack.enter_async_context(Bus.connect(address, NAMESPACE, name, settings=settings)), address
 
 
 @asynccontextmanager
