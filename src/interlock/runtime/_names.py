@@ -24,6 +24,16 @@ def control_stream(ns: str) -> str:
     return f"IL_{ns}_CONTROL"
 
 
+def state_stream(ns: str) -> str:
+    """Return the name of the stream of what changes: presence, partitions, teams."""
+    return f"IL_{ns}_STATE"
+
+
+def state_subject(ns: str, key: str) -> str:
+    """Return the subject of a key there, or of many."""
+    return f"il.{ns}.state.{key}"
+
+
 def bucket(ns: str) -> str:
     """Return the name of the object store for large bodies."""
     return f"IL_{ns}"

@@ -14,7 +14,17 @@ from interlock.protocol.base import Role, role_of
 from interlock.protocol.messages import JOB_TASK
 from interlock.protocol.subjects import live_subject, sent_by
 from interlock.protocol.team import Team
-from interlock.runtime._names import LANES, QueueKind, bucket, bucket_stream, control_stream, log_stream, queue_name
+from interlock.runtime._names import (
+    LANES,
+    QueueKind,
+    bucket,
+    bucket_stream,
+    control_stream,
+    log_stream,
+    queue_name,
+    state_stream,
+    state_subject,
+)
 from interlock.runtime.address import AGENT_API, API, inbox_of
 
 __all__ = ["STREAMS", "Party", "PartyKind", "Right", "accounts", "parties_of", "rights_of"]
@@ -89,11 +99,12 @@ def rights_of(party: Party, ns: str) -> tuple[Right, ...]:
         case "operator":
             return (Right(">"),)
         case "manager":
-            return (*_reading(ns), *_writing_bodies(ns), *_following(ns), *_managing(ns))
+            own = (*_following(ns), *_managing(ns))
         case "worker":
-            return (*_reading(ns), *_writing_bodies(ns), *_serving(party.role, ns, "assigned", _WORKER_SENDS))
+            own = tuple(_serving(party.role, ns, "assigned", _WORKER_SENDS))
         case "verifier":
-            return (*_reading(ns), *_writing_bodies(ns), *_serving(party.role, ns, "result", _VERIFIER_SENDS))
+            own = tuple(_serving(party.role, ns, "result", _VERIFIER_SENDS))
+    return (*_reading(ns), *_writing_bodies(ns), Right(state_subject(ns, f"node.{party.name}.*")), *own)
 
 
 def accounts(keys: Mapping[Party, str], ns: str) -> dict[str, Any]:
@@ -116,9 +127,10 @@ def accounts(keys: Mapping[Party, str], ns: str) -> dict[str, Any]:
 def _reading(ns: str) -> Iterator[Right]:
     for stream in (log_stream(ns), control_stream(ns), bucket_stream(ns)):
         yield Right(f"{API}.DIRECT.GET.{stream}")
-    for stream in (log_stream(ns), control_stream(ns)):
+    for stream in (log_stream(ns), control_stream(ns), state_stream(ns)):
         yield Right(f"{API}.STREAM.MSG.GET.{stream}")
-    yield Right(f"{API}.STREAM.INFO.{control_stream(ns)}")
+    for stream in (control_stream(ns), state_stream(ns)):
+        yield Right(f"{API}.STREAM.INFO.{stream}")
 
 
 def _writing_bodies(ns: str) -> Iterator[Right]:
@@ -135,6 +147,7 @@ def _managing(ns: str) -> Iterator[Right]:
     yield from (Right(f"il.{ns}.log.*.*.{JOB_TASK}.{kind}") for kind in _PLANNING)
     yield Right(f"il.{ns}.log.*.*.*.assigned.*")
     yield from (Right(f"il.{ns}.log.*.*.*.{kind}") for kind in ("closed", "answered"))
+    yield from (Right(state_subject(ns, key)) for key in ("lease.*", "manager.*"))
 
 
 def _serving(role: Role, ns: str, queue: QueueKind, sends: Iterable[str]) -> Iterator[Right]:

@@ -54,6 +54,8 @@ FORBIDDEN = {
     "a kill order": "il.main.control.all",
     "a policy": "il.main.control.policy",
     "a job": "il.main.log.3.j._.submitted",
+    "a team": "il.main.state.team.t",
+    "another's machine": "il.main.state.node.operator.one",
     "making a stream": "$JS.API.STREAM.CREATE.IL_main",
     "changing one": "$JS.API.STREAM.UPDATE.IL_main",
     "emptying one": "$JS.API.STREAM.PURGE.IL_main",
@@ -91,6 +93,15 @@ def test_each_kind_of_party_writes_its_kinds_of_entries(kind: str) -> None:
     ]
     assert {tokens[6] for tokens in written} == KINDS[kind]
     assert all(tokens[-1] == party.role for tokens in written if party.role)
+
+
+@pytest.mark.parametrize("kind", ["manager", "worker", "verifier"])
+def test_what_is_told_of_machines_is_signed(kind: str) -> None:
+    """Everybody may say which machines are there in his own name, managers share partitions, and teams are no one's."""
+    party = Party("manager") if kind == "manager" else Party("worker" if kind == "worker" else "verifier", "a@t")
+    told = {right.subject for right in rights_of(party, "main") if right.subject.startswith("il.main.state.")}
+    shares = {"il.main.state.lease.*", "il.main.state.manager.*"} if kind == "manager" else set()
+    assert told == {f"il.main.state.node.{party.name}.*"} | shares
 
 
 @given(parties=st.lists(PARTIES, max_size=4, unique=True))
