@@ -240,7 +240,7 @@ CASES = {
         "a done effect stays done",
     ),
     "anybody may tell what came of an effect": _machine(
-        "if message.by not in {attempt.role for attempt in state.tasks[message.task].attempts}:",
+        "if message.by not in _reporters(state, message.task):",
         "if False:",
         RECORDED,
         "a done effect stays done, and no other is",

@@ -108,10 +108,13 @@ class AnswerByDefault:
 Command = AcceptPlan | ExpandStep | Assign | AnswerByDefault | CloseTask | CloseJob
 
 
-def decide(state: JobState, now: datetime, *, killed: str | None = None) -> tuple[Command, ...]:
+def decide(
+    state: JobState, now: datetime, *, killed: str | None = None, window: int | None = None
+) -> tuple[Command, ...]:
     """Return what to do next, in any order; nothing when the job is over or others have to move.
 
     ``killed`` is the reason of a kill order for this job. A job past its deadline or budget is ended in the same way.
+    No task is begun beyond ``window`` open ones, nor beyond the team's own limit.
     """
     if state.submitted is None or state.closed is not None:
         return ()
@@ -124,7 +127,7 @@ def decide(state: JobState, now: datetime, *, killed: str | None = None) -> tupl
         return (AcceptPlan(state.head),)
     answered = tuple(_answer(state, state.tasks[task]) for task in sorted(state.waiting))
     expansion = next(_expansions(state), None)
-    started = tuple(islice(_first_assignments(state), _room(state)))
+    started = tuple(islice(_first_assignments(state), _room(state, window)))
     following = (
         *answered,
         *_overdue(state, now),
@@ -231,8 +234,9 @@ def _unbegun(state: JobState) -> Iterator[tuple[str, int]]:
     for name in state.order:
         step = state.steps[name]
         indices = [None] if step.spec.for_each is None else range(step.next_index, step.size or 0)
-        for task in (task_id(name, index) for index in indices):
-            if task not in state.tasks:
+        for index in indices:
+            if not state.has_begun(step, index):
+                task = task_id(name, index)
                 yield task, state.head_of(task)
 
 
@@ -337,8 +341,9 @@ def _blocked_tasks(state: JobState) -> tuple[CloseTask, ...]:
     )
 
 
-def _room(state: JobState) -> int:
+def _room(state: JobState, window: int | None) -> int:
     limit = state.submitted.team.limits.parallel if state.submitted else 0
+    limit = limit if window is None else min(limit, window)
     return max(0, limit - state.open)
 
 
@@ -348,8 +353,8 @@ def _first_assignments(state: JobState) -> Iterator[Assign]:
         step = state.steps[name]
         for position in range(step.next_index, step.size or 0):
             index = None if step.spec.for_each is None else position
-            task = task_id(name, index)
-            if task not in state.tasks:
+            if not state.has_begun(step, index):
+                task = task_id(name, index)
                 yield Assign(task, step.spec, index, 1, step.spec.agent, state.head_of(task))
 
 

@@ -38,7 +38,7 @@ from interlock.protocol.messages import (
     TaskResult,
     TaskVerdict,
 )
-from interlock.protocol.plan import TaskIdInvalid, check_graph, parse_task_id, task_id
+from interlock.protocol.plan import TaskIdInvalid, check_graph, parse_task_id
 from interlock.protocol.state import (
     Attempt,
     Effect,
@@ -51,7 +51,7 @@ from interlock.protocol.state import (
     TaskState,
 )
 
-__all__ = ["evolve", "fold"]
+__all__ = ["evolve", "fold", "settle"]
 
 
 def fold(entries: Iterable[Entry], state: JobState | None = None) -> JobState:
@@ -67,6 +67,8 @@ def evolve(state: JobState, entry: Entry) -> JobState:
     message = entry.message
     if isinstance(message, EffectDone | EffectInDoubt):
         return _recorded(state, message)
+    if state.step_of_settled(message.task):
+        return replace(state, refused=state.refused + 1)
     head = state.head_of(message.task)
     if entry.seq <= head:
         return replace(state, refused=state.refused + 1)
@@ -75,6 +77,31 @@ def evolve(state: JobState, entry: Entry) -> JobState:
     if message.task == JOB_TASK:
         return _evolve_job(state, entry)
     return _evolve_task(state, state.tasks.get(message.task), entry)
+
+
+def settle(state: JobState, task: str) -> JobState:
+    """Forget what an accepted task of a ``for_each`` step holds, so that a job may have any number of items.
+
+    The state counts it as closed and accepted from then on and decides as before. What it was is in the log. Any other
+    task, of which there are few, stays as it is.
+    """
+    known = state.tasks.get(task)
+    if known is None or known.index is None or known.outcome != "accepted":
+        return state
+    step = state.steps[known.step]
+    ahead = known.index >= step.next_index
+    step = replace(
+        step,
+        settled=step.settled.insert(known.index) if ahead else step.settled,
+        settled_head=max(step.settled_head, known.head),
+    )
+    roles = frozenset(attempt.role for attempt in known.attempts)
+    return replace(
+        state,
+        tasks=state.tasks.remove(task),
+        steps=state.steps.insert(known.step, step),
+        reporters=state.reporters.insert(task, roles) if known.acts else state.reporters,
+    )
 
 
 def _refuse(state: JobState, entry: Entry) -> JobState:
@@ -166,7 +193,7 @@ def _evolve_task(state: JobState, task: TaskState | None, entry: Entry) -> JobSt
         case TaskClosed():
             return _closed(state, task, message, entry)
         case EffectIntended() if task and _by_worker(task, message) and _of_this_task(state, message):
-            return _intended(state, replace(task, head=entry.seq), message)
+            return _intended(state, replace(task, head=entry.seq, acts=True), message)
         case QuestionAsked() if task and _by_worker(task, message):
             return _asked(state, replace(task, head=entry.seq), message)
         case QuestionAnswered() if task and task.phase is Phase.ASKED and task.question:
@@ -230,7 +257,7 @@ def _recorded(state: JobState, message: EffectDone | EffectInDoubt) -> JobState:
     effect = state.effects.get(message.key)
     if effect is None or effect.status is EffectStatus.DONE or not _of_this_task(state, message):
         return state
-    if message.by not in {attempt.role for attempt in state.tasks[message.task].attempts}:
+    if message.by not in _reporters(state, message.task):
         return state
     match message:
         case EffectDone() if message.failed and message.answers <= effect.follows:
@@ -240,6 +267,13 @@ def _recorded(state: JobState, message: EffectDone | EffectInDoubt) -> JobState:
         case EffectInDoubt():
             status, reason = EffectStatus.IN_DOUBT, message.reason
     return replace(state, effects=state.effects.insert(message.key, replace(effect, status=status, reason=reason)))
+
+
+def _reporters(state: JobState, task: str) -> frozenset[str]:
+    """Return the roles that were ever given ``task``."""
+    known = state.tasks.get(task)
+    now = frozenset(attempt.role for attempt in known.attempts) if known else frozenset[str]()
+    return now | state.reporters.get(task, frozenset())
 
 
 def _assigned(state: JobState, task: TaskState | None, message: TaskAssigned, entry: Entry) -> JobState:
@@ -265,14 +299,8 @@ def _assigned(state: JobState, task: TaskState | None, message: TaskAssigned, en
     else:
         task = replace(task, head=entry.seq, phase=Phase.ASSIGNED, attempts=(*task.attempts, attempt), question=None)
         step = replace(step, redone=step.redone + 1)
-    tasks = state.tasks.insert(task.id, task)
-    step = replace(step, next_index=_first_unassigned(step, tasks))
-    return replace(
-        state,
-        tasks=tasks,
-        steps=state.steps.insert(message.step, step),
-        waiting=state.waiting - {task.id},
-    )
+    state = replace(state, tasks=state.tasks.insert(task.id, task), waiting=state.waiting - {task.id})
+    return replace(state, steps=state.steps.insert(message.step, _advanced(state, step)))
 
 
 def _may_assign(state: JobState, task: TaskState | None, message: TaskAssigned) -> bool:
@@ -307,13 +335,15 @@ def _named(message: TaskAssigned) -> tuple[str, int | None]:
     return message.step, message.index
 
 
-def _first_unassigned(step: StepState, tasks: HashTrieMap[str, TaskState]) -> int:
+def _advanced(state: JobState, step: StepState) -> StepState:
+    """Return ``step`` with the first of its tasks found that is still to be assigned for the first time."""
     if step.spec.for_each is None:
-        return 1
-    index = step.next_index
-    while index < (step.size or 0) and task_id(step.spec.step, index) in tasks:
+        return replace(step, next_index=1)
+    index, settled = step.next_index, step.settled
+    while index < (step.size or 0) and state.has_begun(step, index):
+        settled = settled.discard(index)
         index += 1
-    return index
+    return replace(step, next_index=index, settled=settled)
 
 
 def _result(state: JobState, task: TaskState, message: TaskResult, entry: Entry) -> JobState:
@@ -399,9 +429,8 @@ def _closed_unassigned(state: JobState, message: TaskClosed, entry: Entry) -> Jo
         began=message.at,
         ended=message.at,
     )
-    tasks = state.tasks.insert(task.id, task)
-    step = replace(step, next_index=_first_unassigned(step, tasks))
-    return _with_count(replace(state, tasks=tasks), step, message.outcome)
+    state = replace(state, tasks=state.tasks.insert(task.id, task))
+    return _with_count(state, _advanced(state, step), message.outcome)
 
 
 def _place(state: JobState, task: str) -> tuple[StepState, int | None] | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
-from rpds import HashTrieMap
+from rpds import HashTrieMap, HashTrieSet
 
 from interlock.protocol.base import Json, Usage, canonical_json
 from interlock.protocol.messages import (
@@ -27,7 +27,7 @@ from interlock.protocol.messages import (
     TaskResult,
     TaskVerdict,
 )
-from interlock.protocol.plan import task_id
+from interlock.protocol.plan import TaskIdInvalid, parse_task_id, task_id
 from interlock.protocol.team import Step
 from interlock.protocol.tools import EffectClass
 
@@ -149,6 +149,8 @@ class TaskState:
     """What people call the task's item."""
     question: Question | None = None
     """The last one that was asked about the current attempt."""
+    acts: bool = False
+    """Whether it ever announced a change outside."""
     usage: Usage = field(default_factory=Usage)
     began: datetime | None = None
     ended: datetime | None = None
@@ -173,7 +175,11 @@ class StepState:
     size: int | None
     """How many tasks the step has; None until a ``for_each`` was expanded."""
     next_index: int = 0
-    """No task below this one is still to be assigned for the first time."""
+    """No task below this one is still to be assigned for the first time: each is known or settled."""
+    settled: HashTrieSet[int] = field(default_factory=lambda: HashTrieSet(()))
+    """The settled tasks from ``next_index`` on: few, since tasks begin in order."""
+    settled_head: int = 0
+    """Stream sequence that no settled task's chain reached beyond when it was settled."""
     open: int = 0
     """Tasks that are assigned and not closed."""
     accepted: int = 0
@@ -226,6 +232,8 @@ class JobState:
     """Tasks that wait for a person."""
     effects: HashTrieMap[str, Effect] = field(default_factory=lambda: HashTrieMap({}))
     """Changes outside, by idempotency key."""
+    reporters: HashTrieMap[str, frozenset[str]] = field(default_factory=lambda: HashTrieMap({}))
+    """By task: the roles that may still tell what came of the changes of a settled one."""
     usage: Usage = field(default_factory=Usage)
     closed: JobClosed | None = None
     refused: int = 0
@@ -239,11 +247,39 @@ class JobState:
         return sum(step.open for step in self.steps.values())
 
     def head_of(self, task: str) -> int:
-        """Return the sequence of the last entry of a chain, 0 where it has none; ``_`` is the job's own."""
+        """Return the sequence of the last entry of a chain, 0 where it has none; ``_`` is the job's own.
+
+        The chain of a settled task is over and its end forgotten: what is returned is no less than it was.
+        """
         if task == JOB_TASK:
             return self.head
         known = self.tasks.get(task)
-        return known.head if known else self.strays.get(task, 0)
+        if known is not None:
+            return known.head
+        step = self.step_of_settled(task)
+        return step.settled_head if step else self.strays.get(task, 0)
+
+    def step_of_settled(self, task: str) -> StepState | None:
+        """Return the step of a task that was settled, None where ``task`` is no such.
+
+        What a settled task was is forgotten (``machine.settle``): it was accepted, and its chain is over.
+        """
+        if task in self.tasks or not self.steps:
+            return None
+        try:
+            name, index = parse_task_id(task)
+        except TaskIdInvalid:
+            return None
+        step = self.steps.get(name)
+        return step if step and index is not None and self.has_begun(step, index) else None
+
+    def has_begun(self, step: StepState, index: int | None) -> bool:
+        """Return whether the log ever knew the task of ``step`` for an item: it is in ``tasks``, or settled."""
+        if task_id(step.spec.step, index) in self.tasks:
+            return True
+        if index is None or step.spec.for_each is None or index >= (step.size or 0):
+            return False
+        return index < step.next_index or index in step.settled
 
     def ready(self, step: str) -> bool:
         """Return whether all that ``step`` needs is over."""
@@ -259,7 +295,7 @@ class JobState:
         return (task for task in self.tasks.values() if task.phase is not Phase.CLOSED)
 
     def tasks_of(self, step: str) -> list[TaskState]:
-        """Return the tasks of ``step`` that the log knows, in item order."""
+        """Return the tasks of ``step`` that the log knows and that are not settled, in item order."""
         spec = self.steps[step]
         indices = [None] if spec.spec.for_each is None else range(spec.size or 0)
         ids = (task_id(step, index) for index in indices)
