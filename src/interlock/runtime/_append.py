@@ -1,11 +1,13 @@
 """Appends messages to their chains: each enters the log at most once, and the caller learns whether it did."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import anyio
 
 from interlock.protocol.messages import Envelope
 from interlock.protocol.subjects import chain_subjects, log_subject, parse_log_subject
+from interlock.runtime._batch import Ready, portions, publish_batch
 from interlock.runtime._jetstream import NO_ROOM, SEQUENCE_WRONG, Raw, answer_of, direct_get, last_on
 from interlock.runtime._wire import Wire
 from interlock.runtime.bus_errors import (
@@ -13,6 +15,7 @@ from interlock.runtime.bus_errors import (
     AppendInDoubt,
     BrokerComplaint,
     BrokerUnreachable,
+    BusError,
     LogFull,
     ReplyMissing,
 )
@@ -23,6 +26,9 @@ EXPECTED_ON = "Nats-Expected-Last-Subject-Sequence-Subject"
 
 
 _RETRY_SECONDS = 0.05
+
+Sending: TypeAlias = tuple[Envelope, bytes, Mapping[str, str]]
+"""A message, its body on the wire, and its headers."""
 
 
 class Appender:
@@ -35,9 +41,8 @@ class Appender:
 
     async def append(self, message: Envelope, body: bytes, headers: Mapping[str, str]) -> int:
         """Append ``message``, whose body on the wire is ``body``; see ``Bus.append``."""
-        subject = log_subject(message)
-        chained = parse_log_subject(subject).chained
-        full = {**headers, **_headers(message, chained=chained)}
+        ready = _ready(message, body, headers)
+        subject, full = ready.subject, ready.headers
         try:
             return await self._publish(subject, body, full)
         except ReplyMissing:  # it may have entered
@@ -46,6 +51,26 @@ class Appender:
             if error.code not in SEQUENCE_WRONG:
                 raise
             return await self._settle(message, subject, body, full)
+
+    async def append_all(self, messages: Sequence[Sending]) -> list[int | BusError]:
+        """Append messages of different chains at once; return for each its sequence, or why it did not enter."""
+        ready = [_ready(*one) for one in messages]
+        outcomes: list[int | BusError] = []
+        for portion in portions(ready):
+            these = messages[len(outcomes) : len(outcomes) + len(portion)]
+            try:
+                outcomes += await publish_batch(self._wire, portion)
+            except BrokerUnreachable as error:  # it was not whole, so nothing of it entered
+                outcomes += [error] * len(these)
+            except ReplyMissing:  # all of them may have entered
+                outcomes += await _each(these, self._settle_one)
+            except BusError:  # one of them is the matter; the others may go
+                outcomes += await _each(these, self.append)
+        return outcomes
+
+    async def _settle_one(self, message: Envelope, body: bytes, headers: Mapping[str, str]) -> int:
+        ready = _ready(message, body, headers)
+        return await self._settle(message, ready.subject, body, ready.headers)
 
     async def _publish(self, subject: str, body: bytes, headers: Mapping[str, str]) -> int:
         reply = await self._wire.request(subject, body, headers)
@@ -93,6 +118,28 @@ class Appender:
     async def _answered_by(self, entry: Raw) -> Raw | None:
         answered = int(entry.headers.get(EXPECTED, 0))
         return await direct_get(self._wire, self._stream, {"seq": answered}) if answered else None
+
+
+async def _each(messages: Sequence[Sending], send: Callable[..., Awaitable[int]]) -> list[int | BusError]:
+    """Send messages beside each other; return for each what came of it."""
+    outcomes: dict[int, int | BusError] = {}
+
+    async def one(position: int, sending: Sending) -> None:
+        try:
+            outcomes[position] = await send(*sending)
+        except BusError as error:
+            outcomes[position] = error
+
+    async with anyio.create_task_group() as group:
+        for position, sending in enumerate(messages):
+            group.start_soon(one, position, sending)
+    return [outcomes[position] for position in range(len(messages))]
+
+
+def _ready(message: Envelope, body: bytes, headers: Mapping[str, str]) -> Ready:
+    subject = log_subject(message)
+    chained = parse_log_subject(subject).chained
+    return Ready(subject, body, {**headers, **_headers(message, chained=chained)})
 
 
 def _headers(message: Envelope, *, chained: bool) -> dict[str, str]:

@@ -15,6 +15,7 @@ from nats.aio.msg import Msg
 
 from interlock.protocol.base import Json, Role
 from interlock.protocol.codec import MAX_INLINE, StoredBody, encode
+from interlock.protocol.errors import BodyTooLarge
 from interlock.protocol.messages import Envelope, TaskAssigned, TaskResult
 from interlock.protocol.subjects import (
     assigned_subjects,
@@ -25,7 +26,7 @@ from interlock.protocol.subjects import (
     queue_subjects,
     submitted_subjects,
 )
-from interlock.runtime._append import Appender
+from interlock.runtime._append import Appender, Sending
 from interlock.runtime._blobs import Blobs
 from interlock.runtime._follow import Follow
 from interlock.runtime._jetstream import NS_PER_SECOND, api, change_stream, direct_get, ensure_stream, last_on
@@ -34,7 +35,7 @@ from interlock.runtime._names import QueueKind, log_stream, queue_name
 from interlock.runtime._state import StateStore
 from interlock.runtime._wire import Wire
 from interlock.runtime.address import BrokerAddress
-from interlock.runtime.bus_errors import EntryMissing, NamespaceWrong, PublishDenied
+from interlock.runtime.bus_errors import BusError, EntryMissing, NamespaceWrong, PublishDenied
 from interlock.runtime.config import ACK_WAIT
 from interlock.runtime.deliveries import Deliveries, PullOptions
 from interlock.runtime.orders import Orders
@@ -147,13 +148,31 @@ class Bus:
         :raises BodyTooLarge: the message is larger than a body may be
         :raises LogFull: the log has reached its limit; the message did not enter
         """
+        return await self._appender.append(*await self._ready(message, headers or {}))
+
+    async def append_all(self, messages: Sequence[tuple[Envelope, Mapping[str, str]]]) -> list[int | Exception]:
+        """Append messages of different chains, with their headers, as one; return what ``append`` would of each.
+
+        That is its sequence, or the error instead of it; one that is refused keeps no other out.
+        """
+        outcomes: dict[int, int | Exception] = {}
+        ready: dict[int, Sending] = {}
+        for position, (message, headers) in enumerate(messages):
+            try:
+                ready[position] = await self._ready(message, headers)
+            except (BodyTooLarge, BusError) as error:
+                outcomes[position] = error
+        outcomes |= zip(ready, await self._appender.append_all(list(ready.values())), strict=True)
+        return [outcomes[position] for position in range(len(messages))]
+
+    async def _ready(self, message: Envelope, headers: Mapping[str, str]) -> Sending:
+        """Return a message as it is sent; a body that is too large for that is put beside the log."""
         if message.ns != self.ns:
             raise NamespaceWrong(message.ns, self.ns)
         body = encode(message)
         if len(body) > MAX_INLINE:
             body = encode(await self._blobs.put(body))
-        full = {_KIND: type(message).model_fields["kind"].default, **(headers or {})}
-        return await self._appender.append(message, body, full)
+        return message, body, {_KIND: type(message).model_fields["kind"].default, **headers}
 
     def follow(
         self, filters: Sequence[str] | None = None, from_sequence: int = 1
