@@ -1,12 +1,29 @@
-"""Judges a log from outside: counts what stands in it, without the state machine that it is to check."""
+"""Judges a log from outside: counts what stands in it, without the state machine that it is to check.
 
-from collections import Counter
-from collections.abc import Iterable
+``Account`` looks at the messages of one step. ``raw_log`` and ``judge`` do without interlock's reading too: they take
+the bytes that the broker has, over a consumer of their own, and hold them against what was seen outside of the system.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import nats
+from nats.aio.client import Client
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from interlock.protocol.messages import TaskAssigned, TaskClosed, TaskResult, TaskVerdict
 from interlock.protocol.state import Entry
+from interlock.runtime.address import BrokerAddress
 
-__all__ = ["Account", "account_of"]
+__all__ = ["Account", "Finding", "Line", "account_of", "judge", "raw_log"]
+
+_EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+_FETCH = 500
+_RECORD = "!"
+"""What the task's token ends with on the subjects of what happened outside of its chain."""
 
 
 class Account:
@@ -53,3 +70,157 @@ def _peak(entries: Iterable[Entry]) -> int:
             open_tasks.discard(entry.message.task)
         peak = max(peak, len(open_tasks))
     return peak
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One entry as the broker has it."""
+
+    seq: int
+    at: float
+    """When the broker stored it, in seconds since 1970."""
+    job: str
+    task: str
+    kind: str
+    """The last word of its kind."""
+    answers: int | None
+    """The sequence that the broker was told to expect; None outside of a chain."""
+    body: Mapping[str, Any]
+
+    @property
+    def attempt(self) -> int:
+        """The attempt that it is about."""
+        return int(self.body.get("attempt", 0))
+
+
+async def raw_log(address: BrokerAddress, ns: str = "main") -> list[Line]:
+    """Return everything in the log of a broker, read with nothing but nats-py."""
+    client = await nats.connect(address.url, nkeys_seed_str=address.seed)
+    try:
+        return await _read_all(client, ns)
+    finally:
+        await client.close()
+
+
+async def _read_all(client: Client, ns: str) -> list[Line]:
+    stream, found = client.jetstream(), list[Line]()
+    every = ConsumerConfig(
+        ack_policy=AckPolicy.NONE, deliver_policy=DeliverPolicy.ALL, mem_storage=True, num_replicas=1
+    )
+    pull = await stream.pull_subscribe(f"il.{ns}.log.>", stream=f"IL_{ns}", config=every)
+    pending = (await pull.consumer_info()).num_pending or 0
+    while pending:
+        for message in await pull.fetch(min(_FETCH, pending), timeout=10):
+            found.append(_line(message))
+            pending = message.metadata.num_pending or 0
+    return found
+
+
+def _line(message: Any) -> Line:
+    _, _, _, _, job, task, kind, *_ = message.subject.split(".")
+    told, headers = message.metadata, message.headers or {}
+    answers = int(headers[_EXPECTED]) if _EXPECTED in headers else None
+    at = told.timestamp.timestamp()
+    return Line(told.sequence.stream, at, job, task.removesuffix(_RECORD), kind, answers, json.loads(message.data))
+
+
+@dataclass(slots=True)
+class Finding:
+    """What the oracle has found of one job. Each offence is a line that names its key."""
+
+    items: int = 0
+    """Tasks that were to be done."""
+    lost: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    in_doubt: int = 0
+    """Effects of which the log says last that nobody knows."""
+    attempts: int = 0
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was lost and nothing happened twice."""
+        return not (self.lost or self.doubled)
+
+
+def judge(
+    lines: Sequence[Line],
+    expected: Mapping[str, Any],
+    report: Mapping[str, Any],
+    made: Sequence[Mapping[str, Any]],
+    once: Iterable[str],
+) -> Finding:
+    """Return what became of one job whose entries are ``lines``, in the order of the log.
+
+    ``expected`` has the right output of each task, ``report`` what the job's own account says of each accepted one,
+    ``made`` each effect that was seen outside (``key``, ``tool``), and ``once`` names the tools that promise to act
+    at most once.
+    """
+    finding = Finding(items=len(expected), attempts=sum(line.kind == "assigned" for line in lines))
+    finding.lost += _never_closed(lines, expected)
+    finding.lost += [
+        f"{task}: the report has {report.get(task)!r}" for task in expected if _wrong(task, expected, report)
+    ]
+    finding.doubled += [f"{key} stands {count} times in the log" for key, count in _twice(lines)]
+    finding.doubled += _links_broken(lines)
+    ledger = _ledger(lines)
+    finding.in_doubt = sum(kind in {"intended", "in_doubt"} for kind in ledger.values())
+    finding.doubled += _acted_too_often(made, ledger, frozenset(once))
+    seen = {str(one["key"]) for one in made}
+    finding.lost += [
+        f"effect {key} is told as done" for key, kind in ledger.items() if kind == "done" and key not in seen
+    ]
+    return finding
+
+
+def _never_closed(lines: Sequence[Line], expected: Mapping[str, Any]) -> list[str]:
+    """Tell which tasks have not exactly one end, and whether the job has one."""
+    ends = Counter(line.task for line in lines if line.kind == "closed")
+    good = {line.task for line in lines if line.kind == "closed" and line.body.get("outcome") == "accepted"}
+    wrong = [f"{task}: closed {ends[task]} times" for task in ("_", *expected) if ends[task] != 1]
+    return wrong + [f"{task}: closed, not accepted" for task in expected if ends[task] == 1 and task not in good]
+
+
+def _wrong(task: str, expected: Mapping[str, Any], report: Mapping[str, Any]) -> bool:
+    return task not in report or report[task] != expected[task]
+
+
+def _twice(lines: Iterable[Line]) -> list[tuple[str, int]]:
+    """Return what may stand in the log once, and stands there more often."""
+    counted = Counter(_place(line) for line in lines if line.kind not in {"intended", "done", "in_doubt"})
+    return [(key, count) for key, count in counted.items() if count > 1]
+
+
+def _place(line: Line) -> str:
+    """Name what an entry is of; an attempt that waited for a person is assigned once more for each answer."""
+    told = [f"{name} {line.body[name]}" for name in ("step", "version", "resumes", "question") if name in line.body]
+    plan = told if line.task == "_" or line.kind in {"assigned", "asked", "answered"} else []
+    return " ".join([line.kind, line.task, f"attempt {line.attempt}", *plan])
+
+
+def _links_broken(lines: Iterable[Line]) -> list[str]:
+    """Tell where an entry does not answer the one before it in its chain: two can have been decided on one state."""
+    heads: dict[str, int] = defaultdict(int)
+    broken: list[str] = []
+    for line in lines:
+        if line.answers is not None:
+            if line.answers != heads[line.task]:
+                broken.append(f"{line.task}: entry {line.seq} answers {line.answers} and not {heads[line.task]}")
+            heads[line.task] = line.seq
+    return broken
+
+
+def _ledger(lines: Iterable[Line]) -> dict[str, str]:
+    """Return the last word on each effect; once it is done it stays so."""
+    known: dict[str, str] = {}
+    for line in lines:
+        if line.kind in {"intended", "in_doubt", "done"} and known.get(key := line.body["key"]) != "done":
+            known[key] = "failed" if line.body.get("failed") else line.kind
+    return known
+
+
+def _acted_too_often(made: Iterable[Mapping[str, Any]], ledger: Mapping[str, str], once: frozenset[str]) -> list[str]:
+    counted = Counter((str(one["tool"]), str(one["key"])) for one in made)
+    often = [
+        f"effect {key} of {tool} was made {n} times" for (tool, key), n in counted.items() if n > 1 and tool in once
+    ]
+    return often + [f"effect {key} was made and never meant" for _, key in counted if key not in ledger]

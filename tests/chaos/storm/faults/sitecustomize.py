@@ -1,0 +1,76 @@
+"""Kills its own process at named points. On the path of the processes of a storm, and nowhere else.
+
+``STORM_POINTS`` is a JSON list of points: ``name``, ``process`` (what the process's name begins with), ``call``
+(``append``, ``ack`` or ``read``), ``when`` (``before`` or ``after``), ``kind`` of the message (empty: any) and ``nth``,
+how often a process comes there before it dies. Each point kills once: a mark in the folder ``STORM_MARKS`` keeps the
+next process alive.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+_MODULE = "interlock.runtime.process"
+
+
+def _mine() -> list[dict[str, Any]]:
+    name = sys.orig_argv[-1] if _MODULE in sys.orig_argv else ""
+    points = json.loads(os.environ.get("STORM_POINTS", "[]"))
+    return [point for point in points if name.startswith(point["process"])]
+
+
+_POINTS = _mine()
+_passed: Counter[str] = Counter()
+
+
+def _pass(call: str, when: str, kind: str, attempt: int) -> None:
+    for point in _POINTS:
+        if (point["call"], point["when"]) != (call, when) or attempt < point.get("attempt", 0):
+            continue
+        if point["kind"] in {"", kind}:
+            _passed[point["name"]] += 1
+            if _passed[point["name"]] >= point["nth"]:
+                _die_once(point["name"])
+
+
+def _die_once(name: str) -> None:
+    mark = Path(os.environ["STORM_MARKS"]) / name.replace(" ", "-")
+    try:
+        os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _around(method: Callable[..., Awaitable[Any]], name: str, message: Callable[..., Any]) -> Callable[..., Any]:
+    async def call(*arguments: Any, **named: Any) -> Any:
+        about = message(*arguments)
+        kind, attempt = (getattr(about, "kind", ""), getattr(about, "attempt", 0))
+        _pass(name, "before", kind, attempt)
+        result = await method(*arguments, **named)
+        _pass(name, "after", kind, attempt)
+        return result
+
+    return call
+
+
+def _install() -> None:
+    from interlock.runtime._follow import Follow  # noqa: PLC0415 -- only in the processes that are to die
+    from interlock.runtime.bus import Bus  # noqa: PLC0415 -- as above
+    from interlock.runtime.deliveries import Delivery  # noqa: PLC0415 -- as above
+
+    bus: Any = Bus
+    delivery: Any = Delivery
+    follow: Any = Follow
+    bus.append = _around(bus.append, "append", lambda _bus, message, *_: message)
+    delivery.ack = _around(delivery.ack, "ack", lambda one: one.message)
+    follow.__anext__ = _around(follow.__anext__, "read", lambda _follow: None)
+
+
+if _POINTS:
+    _install()

@@ -1,0 +1,208 @@
+"""A job in a storm: its team and items, its model, the command that runs it, and what was done to its processes."""
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tests.chaos.storm.points import Point
+from tests.cli import Running, kill, running
+
+from interlock.testing import Answer, Call, CallTool, Reply, ScriptedServer
+
+__all__ = ["PARALLEL", "WORKERS", "Kill", "Stage", "staged"]
+
+PARALLEL = 64
+WORKERS = 4
+
+_HERE = Path(__file__).parent
+_TOOLS = _HERE.parent.parent / "integration" / "tools" / "box_tools.py"
+_SOURCES = _HERE.parent.parent.parent / "src"
+_SLOW = 2.5
+"""Seconds of some answers: longer than two heartbeats of who holds a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """A process that was killed."""
+
+    what: str
+    at: float
+    """Seconds since 1970."""
+    pid: int
+
+
+@dataclass
+class Stage:
+    """What a scenario plays on: a quarter of the items is acted on outside, a tenth of the first answers is wrong."""
+
+    folder: Path
+    items: int
+    dice: Random
+    server: ScriptedServer
+    team: Path
+    kills: list[Kill] = field(default_factory=list)
+    env: dict[str, str] = field(default_factory=dict)
+    clock: float = 0.0
+    """What ``time.time`` is ahead of ``time.monotonic``."""
+
+    @property
+    def acting(self) -> int:
+        """How many of the items are acted on; the others are answered."""
+        return self.items // 4
+
+    @property
+    def answering(self) -> int:
+        """How many of the items are answered."""
+        return self.items - self.acting
+
+    @property
+    def state(self) -> Path:
+        """The state folder of the commands."""
+        return self.folder / ".interlock"
+
+    @property
+    def expected(self) -> dict[str, Any]:
+        """The right output of each task."""
+        answers = {f"answer:{n}": {"summary": f"item {n}"} for n in range(self.answering)}
+        return {**answers, **{f"act:{n}": "acted" for n in range(self.acting)}, "headline": "All is done"}
+
+    @property
+    def made(self) -> list[dict[str, Any]]:
+        """Each effect as it was seen outside."""
+        outside = self.folder / "outside.log"
+        return [json.loads(line) for line in outside.read_text().splitlines()] if outside.exists() else []
+
+    def arm(self, points: Iterable[Point]) -> None:
+        """Have processes that are started from now on die at these points, once at each."""
+        marks = self.folder / "marks"
+        marks.mkdir(exist_ok=True)
+        told = json.dumps([point.told() for point in points])
+        self.env |= {"STORM_POINTS": told, "STORM_MARKS": str(marks)}
+
+    @property
+    def reached(self) -> dict[str, float]:
+        """The points at which a process died, with the time, in seconds since 1970."""
+        marks = (self.folder / "marks").glob("*") if (self.folder / "marks").exists() else ()
+        return {mark.name.replace("-", " "): mark.stat().st_mtime for mark in marks}
+
+    def strike(self, what: str, pids: Sequence[int]) -> None:
+        """``kill -9`` processes, all of them before anything else happens."""
+        for pid in pids:
+            try:
+                kill(pid)
+            except ProcessLookupError:
+                continue
+            self.kills.append(Kill(what, time.time(), pid))
+
+    @asynccontextmanager
+    async def command(self, *arguments: str) -> AsyncIterator[Running]:
+        """Run ``interlock ARGUMENTS`` here."""
+        async with running(*arguments, env=self.env, cwd=self.folder) as command:
+            yield command
+
+    @property
+    def done(self) -> int:
+        """How many answers the model has given, about."""
+        return len(self.server.seen)
+
+    def recoveries(self, what: str) -> list[float]:
+        """Return, for each call that a killed process left behind, how long it took until another one made it again."""
+        kills = sorted(one.at for one in self.kills if one.what == what)
+        waiting: dict[object, float] = {}
+        found: list[float] = []
+        news = [(seen.began, 1, seen) for seen in self.server.seen]
+        news += [(seen.ended or 0.0, 0, seen) for seen in self.server.clients_left]
+        for at, begins, seen in sorted(news, key=lambda one: one[:2]):
+            key = _attempt_of(seen.call)
+            if begins and key in waiting:
+                found.append(at + self.clock - waiting.pop(key))
+            elif not begins and (before := [kill for kill in kills if kill <= at + self.clock + 0.01]):
+                waiting[key] = before[-1]
+        return found
+
+
+@asynccontextmanager
+async def staged(folder: Path, items: int, dice: Random) -> AsyncIterator[Stage]:
+    """Lay out a job in ``folder`` and serve its model."""
+    shutil.copy(_TOOLS, folder)
+    async with ScriptedServer(_reply) as server:
+        clock = time.time() - time.monotonic()
+        stage = Stage(folder, items, dice, server, folder / "team.yaml", clock=clock)
+        (folder / "items.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in range(stage.answering)))
+        stage.team.write_text(json.dumps(_team(stage.acting), indent=1))
+        path = os.pathsep.join([str(_HERE / "faults"), str(_SOURCES)])
+        stage.env |= {"INTERLOCK_MODEL_URL": server.url, "PYTHONPATH": path}
+        yield stage
+
+
+def _team(acting: int) -> dict[str, Any]:
+    """Return the team file: items that are answered, items that are acted on, and a headline over both."""
+    short = {"by": "checker", "criteria": [{"check": "words", "max": 9}]}
+    named = {"by": "checker", "criteria": [{"check": "contains", "field": "summary", "all": ["item"]}]}
+    return {
+        "interlock": 1,
+        "team": "storm",
+        "agents": {"reader": {"kind": "worker", "tools": ["box.send", "box.put"]}, "checker": {"kind": "verifier"}},
+        "tools": {"modules": [_TOOLS.name]},
+        "permissions": {"allow": ["box.*"]},
+        "plan": [
+            {
+                "step": "answer",
+                "for_each": {"jsonl": "items.jsonl"},
+                "agent": "reader",
+                "do": "Answer item {{ item.n }}.",
+                "output": {"summary": "string"},
+                "verify": named,
+                "tools": [],
+                "attempts": 8,
+            },
+            {
+                "step": "act",
+                "for_each": list(range(acting)),
+                "agent": "reader",
+                "do": "Act on {{ item }}.",
+                "verify": short,
+                "attempts": 8,
+            },
+            {
+                "step": "headline",
+                "agent": "reader",
+                "do": "Headline over {{ steps.answer.outputs | length }} and {{ steps.act.outputs | length }}.",
+                "verify": short,
+                "tools": [],
+            },
+        ],
+        "limits": {"parallel": PARALLEL, "question_seconds": 1},
+    }
+
+
+def _reply(call: Call) -> Reply:
+    """Answer, act and conclude, now and then slowly, and each tenth time badly at first."""
+    step, number, again = _attempt_of(call)[:3]
+    delay = _SLOW if number % 40 == 7 else 0.04 + number * 37 % 100 / 1000
+    if step == "headline":
+        return Answer("All is done")
+    bad = number % 10 == 3 and not again
+    if step == "answer":
+        return Answer({"summary": "nothing" if bad else f"item {number}"}, delay=delay)
+    acts = ("box.send", "box.put")
+    if (acted := len(call.observations)) < len(acts):
+        return CallTool(acts[acted], {"what": f"thing {number}"})
+    return Answer("one two three four five six seven eight nine ten" if bad else "acted", delay=delay)
+
+
+def _attempt_of(call: Call) -> tuple[str, int, bool, int]:
+    """Return what a call is about: the step, the item, whether it is tried again, and how many tools were called."""
+    found = re.search(r"(Answer item|Act on) (\d+)\.", call.conversation)
+    if found is None:
+        return "headline", 0, False, 0
+    step = "answer" if found[1] == "Answer item" else "act"
+    return step, int(found[2]), "was not accepted" in call.conversation, len(call.observations)
