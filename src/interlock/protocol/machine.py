@@ -50,6 +50,7 @@ from interlock.protocol.state import (
     StepState,
     TaskState,
 )
+from interlock.protocol.taint import joined
 
 __all__ = ["evolve", "fold", "settle"]
 
@@ -94,6 +95,7 @@ def settle(state: JobState, task: str) -> JobState:
         step,
         settled=step.settled.insert(known.index) if ahead else step.settled,
         settled_head=max(step.settled_head, known.head),
+        settled_taint=joined(step.settled_taint, *(one.result.taint for one in known.attempts if one.result)),
     )
     roles = frozenset(attempt.role for attempt in known.attempts)
     return replace(
@@ -167,7 +169,7 @@ def _with_plan(state: JobState, plan: PlanAccepted) -> JobState:
 
 
 def _with_expansion(state: JobState, step: StepState, message: PlanExpanded) -> JobState:
-    expanded = replace(step, size=message.items, blocked=message.reason)
+    expanded = replace(step, size=message.items, blocked=message.reason, stored=message.stored)
     return _with_queue(replace(state, steps=state.steps.insert(message.step, expanded)))
 
 

@@ -14,6 +14,7 @@ from enum import Enum
 from rpds import HashTrieMap, HashTrieSet
 
 from interlock.protocol.base import Json, Usage, canonical_json
+from interlock.protocol.items import StoredItems
 from interlock.protocol.messages import (
     JOB_TASK,
     CriterionVerdict,
@@ -180,6 +181,10 @@ class StepState:
     """The settled tasks from ``next_index`` on: few, since tasks begin in order."""
     settled_head: int = 0
     """Stream sequence that no settled task's chain reached beyond when it was settled."""
+    settled_taint: tuple[str, ...] = ()
+    """Where the text from outside comes from that the workers of settled tasks had before them."""
+    stored: StoredItems | None = None
+    """The items that the step was expanded to, where they stand in the object store."""
     open: int = 0
     """Tasks that are assigned and not closed."""
     accepted: int = 0
