@@ -1,8 +1,9 @@
 """What a person's side of the log does: submit a job, watch it, read it again later."""
 
+import logging
 import secrets
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,15 +12,19 @@ from interlock.observability.attributes import HEADER_ORIGIN, HEADER_ROOT
 from interlock.observability.context import job_traceparent
 from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Json
+from interlock.protocol.items import Priority, StoredItems
 from interlock.protocol.machine import fold
 from interlock.protocol.messages import JobSubmitted
 from interlock.protocol.state import Entry, JobState
 from interlock.protocol.subjects import job_subjects, log_subject
 from interlock.protocol.team import Autonomy, Team
 from interlock.runtime.bus import Bus
+from interlock.runtime.bus_errors import AnswerRefused
 from interlock.runtime.config import NO_TOOLKIT, Toolkit
 
 __all__ = ["JobNotFound", "Progress", "history", "new_job_id", "read_job", "read_jobs", "submit", "watch"]
+
+_log = logging.getLogger(__name__)
 
 
 class JobNotFound(LookupError):
@@ -54,11 +59,18 @@ async def submit(
     *,
     autonomy: Autonomy | None = None,
     toolkit: Toolkit = NO_TOOLKIT,
-) -> None:
-    """Append the job to the log. ``autonomy`` is the team's unless another is given.
+    items: Mapping[str, StoredItems] | None = None,
+    stored: Mapping[str, StoredItems] | None = None,
+    priority: Priority = "normal",
+) -> bool:
+    """Append the job to the log and return True; return False where it is there, since an id is one job for ever.
 
-    :raises AnswerRefused: there is a job with this id
-    :raises BrokerUnreachable: the broker cannot be reached
+    ``autonomy`` is the team's unless another is given; ``items`` and ``stored`` are as in ``JobSubmitted``.
+
+    :raises BrokerUnreachable: the broker cannot be reached; there is no job
+    :raises AppendInDoubt: the connection broke; submit the same id again to be sure that there is one
+    :raises LogFull: the log has no room for a job
+    :raises BodyTooLarge: team and inputs together are too much
     """
     message = JobSubmitted(
         id=uuid.uuid4().hex,
@@ -72,11 +84,19 @@ async def submit(
         autonomy=autonomy or team.autonomy,
         tools=toolkit.catalogue,
         base=toolkit.base,
+        items=dict(items or {}),
+        stored=dict(stored or {}),
+        priority=priority,
     )
     root = tracing.new_traceparent()
     parent = job_traceparent(root, job)
     with tracing.publish("job.submitted", log_subject(message), parent, message_id=message.id) as headers:
-        await bus.append(message, headers={**headers, HEADER_ROOT: root, HEADER_ORIGIN: root})
+        try:
+            await bus.append(message, headers={**headers, HEADER_ROOT: root, HEADER_ORIGIN: root})
+        except AnswerRefused:
+            _log.info("job %s was submitted before", job)
+            return False
+    return True
 
 
 async def watch(bus: Bus, job: str) -> AsyncGenerator[Progress, None]:
