@@ -16,12 +16,14 @@ from interlock.protocol.base import Json, canonical_json
 from interlock.protocol.messages import AttemptSummary, CriterionVerdict, Feedback, TaskAssigned
 from interlock.protocol.team import Agent
 
-__all__ = ["as_text", "data_blocks", "judge_messages", "observed", "work_messages"]
+__all__ = ["as_text", "data_blocks", "judge_messages", "observed", "shortened", "work_messages"]
 
 _LONGEST_EARLIER = 8000
 """Characters of an earlier answer that a redo shows."""
 _LONGEST_OBSERVATION = 8000
 """Characters of what a tool returned that a model sees: the beginning, and a quarter from the end."""
+_GAP = 60
+"""Characters of these that are kept for the words which say how much was left out."""
 
 _WORKER = "You do one task and answer with its result only."
 _TOOLS = """\
@@ -72,16 +74,20 @@ def work_messages(
 
 def observed(text: str, *, failed: bool = False) -> str:
     """Return what a tool call came to as a model sees it: quoted, and cut where it is too long."""
-    (block,) = data_blocks(_cut(writable(text)))
+    (block,) = data_blocks(shortened(text))
     return f"The call failed:\n{block}" if failed else block
 
 
-def _cut(text: str) -> str:
+def shortened(text: str) -> str:
+    """Return what a model sees of what a tool returned: text that can be written, with its middle left out if long.
+
+    Shortening it again changes nothing.
+    """
+    text = writable(text)
     if len(text) <= _LONGEST_OBSERVATION:
         return text
-    end = _LONGEST_OBSERVATION // 4
-    left_out = len(text) - _LONGEST_OBSERVATION
-    return f"{text[: _LONGEST_OBSERVATION - end]}\n[... {left_out} characters left out ...]\n{text[-end:]}"
+    kept, end = _LONGEST_OBSERVATION - _GAP, _LONGEST_OBSERVATION // 4
+    return f"{text[: kept - end]}\n[... {len(text) - kept} characters left out ...]\n{text[-end:]}"
 
 
 def _paragraphs(*parts: str) -> str:

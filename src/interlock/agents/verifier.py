@@ -6,7 +6,7 @@ A worker that gave up, a check that crashes, a judge that hangs or writes nonsen
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import anyio
 
@@ -23,9 +23,12 @@ from interlock.protocol.criteria import AnyCriterion, JudgeCriterion, criterion_
 from interlock.protocol.messages import CriterionVerdict, TaskAssigned, TaskResult, Verdict
 from interlock.protocol.team import Agent, ModelSettings
 
-__all__ = ["Judgement", "judge_result", "verdict_from"]
+__all__ = ["Check", "Judgement", "judge_result", "verdict_from"]
 
 _T = TypeVar("_T")
+
+Check: TypeAlias = Callable[[AnyCriterion, Json], Awaitable[CriterionVerdict]]
+"""Says of an output whether a criterion holds that needs no model."""
 
 _OUTPUT = "output"
 """How verdicts call the form of the output."""
@@ -47,12 +50,15 @@ async def judge_result(
     model: ChatModel | None,
     settings: ModelSettings,
     tracing: Tracing = NO_TRACING,
+    check: Check | None = None,
 ) -> Judgement:
     """Judge a result, criterion by criterion, within as many seconds as the attempt was granted.
 
     The first criterion is always the form of the output: valid against its schema, or text that is not empty; where
     that fails, the others are not evaluated. ``model`` is needed for judges' sentences only. Whatever goes wrong in
     a criterion leaves it undecided, with the reason as its evidence. Cancelling it raises as usual.
+
+    :param check: evaluates a criterion that needs no model, in place of what the registry has
     """
     if (result.job, result.task, result.attempt) != (assignment.job, assignment.task, assignment.attempt):
         return _judgement([verdict_of("result", undecided("the result is not of the attempt that was assigned"))])
@@ -65,7 +71,7 @@ async def judge_result(
         return _judgement([form])
     plain = [criterion for criterion in assignment.criteria if not isinstance(criterion, JudgeCriterion)]
     asked = [criterion for criterion in assignment.criteria if isinstance(criterion, JudgeCriterion)]
-    checked = [await limit.guard(criterion_label(one), partial(evaluate, one, result.output)) for one in plain]
+    checked = [await limit.guard(criterion_label(one), partial(check or evaluate, one, result.output)) for one in plain]
     opinion = partial(judge, asked, assignment, result.output, agent, model, settings, tracing)
     judged, usage = await limit.guard_judge([criterion_label(one) for one in asked], opinion)
     return _judgement([form, *_in_order(assignment.criteria, checked, judged)], usage)

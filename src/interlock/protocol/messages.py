@@ -31,6 +31,7 @@ __all__ = [
     "Feedback",
     "Grant",
     "JobClosed",
+    "JobRetried",
     "JobStatus",
     "JobSubmitted",
     "Message",
@@ -145,9 +146,12 @@ class Exchange(Strict):
     """One request to a model that was answered."""
 
     request: str
-    """SHA-256 of what was asked, in canonical JSON."""
+    """SHA-256 over the digests of the parts of what was asked, each in canonical JSON, secrets hidden."""
+    parts: tuple[str, ...] = ()
+    """How these digests begin: of the settings, the schema, the tools, and each message."""
     reply: Json
-    """What the model answered, secrets hidden."""
+    """What the model answered, secrets hidden: content, finish_reason, model, usage and tool_calls; or an error, or that
+    the attempt was cut off."""
 
 
 class JobSubmitted(Envelope):
@@ -263,6 +267,8 @@ class TaskResult(Envelope):
     """Process after process died over the task, alone with it: it is not tried again."""
     exchanges: tuple[Exchange, ...] = ()
     """What the worker asked its model and was answered, in order, so that the job can be run again without one."""
+    seen: tuple[str, ...] = ()
+    """What the model was told of each of the actions, as far as it saw it; it has no entry for one that was cut off."""
 
 
 class TaskVerdict(Envelope):
@@ -388,6 +394,16 @@ class JobClosed(Envelope):
     usage: Usage = Usage()
 
 
+class JobRetried(Envelope):
+    """An operator puts tasks back that failed or were cancelled. In the job's chain; a job that was over goes on."""
+
+    kind: Literal["job.retried"] = "job.retried"
+    tasks: tuple[Token, ...] = Field(min_length=1)
+    """Which of them; what needs their steps is made again too."""
+    reason: str = ""
+    """Why it is worth another try, such as what was repaired."""
+
+
 Message = Annotated[
     JobSubmitted
     | PlanProposed
@@ -403,7 +419,8 @@ Message = Annotated[
     | EffectIntended
     | EffectDone
     | EffectInDoubt
-    | JobClosed,
+    | JobClosed
+    | JobRetried,
     Field(discriminator="kind"),
 ]
 """Any message of the log."""
@@ -424,4 +441,5 @@ MESSAGE_TYPES: tuple[type[Envelope], ...] = (
     EffectDone,
     EffectInDoubt,
     JobClosed,
+    JobRetried,
 )

@@ -1,11 +1,14 @@
 """The verifier's role: every result gets a verdict, which is a pass only where everything was found to hold."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
-from interlock.agents.verifier import judge_result
+from interlock.agents.recording import ModelRecorder
+from interlock.agents.verifier import Judgement, judge_result
 from interlock.backends.chat import ChatModel
 from interlock.observability.tracing import AgentSpan, Tracing
+from interlock.protocol.base import Role
 from interlock.protocol.messages import CriterionVerdict, TaskAssigned, TaskResult, TaskVerdict
 from interlock.runtime.bus import Bus
 from interlock.runtime.chain import patiently
@@ -13,7 +16,10 @@ from interlock.runtime.config import ProcessConfig
 from interlock.runtime.deliveries import Delivery
 from interlock.runtime.roles import Serving, answering
 
-__all__ = ["serve_verifier"]
+__all__ = ["VERIFIER_FAILED", "serve_verifier", "verdict_of"]
+
+VERIFIER_FAILED = "not decided, the verifier failed: "
+"""How the evidence begins of a verdict that stands for a judgement which came to nothing."""
 
 
 async def serve_verifier(config: ProcessConfig, bus: Bus, tracing: Tracing, ready: Callable[[], None]) -> None:
@@ -60,20 +66,27 @@ async def _verdict(
     model: ChatModel | None,
     span: AgentSpan,
 ) -> TaskVerdict:
-    found = await judge_result(assigned, result, serving.agent, model, serving.settings, serving.tracing)
-    verdict = TaskVerdict(
-        **answering(result, delivery),
-        by=serving.role,
-        verdict=found.verdict,
-        criteria=found.criteria,
-        usage=found.usage,
-    )
+    recorder = ModelRecorder(model) if model is not None else None
+    found = await judge_result(assigned, result, serving.agent, recorder, serving.settings, serving.tracing)
+    verdict = verdict_of(found, answering(result, delivery), serving.role, recorder)
     span.verdict(verdict.verdict, verdict.criteria, verdict.usage)
     return verdict
 
 
+def verdict_of(found: Judgement, envelope: Mapping[str, Any], by: Role, model: ModelRecorder | None) -> TaskVerdict:
+    """Return what the log is told of a judgement; ``model`` is what was asked for it, if anything was."""
+    return TaskVerdict(
+        **envelope,
+        by=by,
+        verdict=found.verdict,
+        criteria=found.criteria,
+        usage=found.usage,
+        exchanges=model.exchanges if model is not None else (),
+    )
+
+
 def _no_verdict(serving: Serving, delivery: Delivery, result: TaskResult, span: AgentSpan, reason: str) -> TaskVerdict:
-    doubt = CriterionVerdict(criterion="verifier", holds=None, evidence=f"not decided, the verifier failed: {reason}")
+    doubt = CriterionVerdict(criterion="verifier", holds=None, evidence=f"{VERIFIER_FAILED}{reason}")
     verdict = TaskVerdict(**answering(result, delivery), by=serving.role, verdict="uncertain", criteria=(doubt,))
     span.verdict(verdict.verdict, verdict.criteria, verdict.usage)
     return verdict

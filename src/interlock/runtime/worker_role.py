@@ -1,18 +1,20 @@
 """The worker's role: every assignment gets a result, or a question that it waits with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+from interlock.agents.recording import ModelRecorder, ToolWatcher, as_it_is
 from interlock.agents.toolbox import NO_TOOLS, AttemptLost, AttemptSuspended
-from interlock.agents.worker import execute
+from interlock.agents.worker import WorkOutcome, execute
 from interlock.backends.chat import ChatModel
 from interlock.observability.tracing import AgentSpan, Tracing
 from interlock.protocol.base import Json
 from interlock.protocol.messages import (
+    Exchange,
     QuestionAnswered,
     QuestionAsked,
     TaskAssigned,
@@ -28,7 +30,10 @@ from interlock.runtime.gateway import Acted, Gateway
 from interlock.runtime.roles import RoleIncomplete, Serving
 from interlock.runtime.workshop import Workshop, open_workshop
 
-__all__ = ["ResumptionLost", "serve_worker"]
+__all__ = ["WORKER_FAILED", "ResumptionLost", "recorded_so_far", "result_of", "serve_worker"]
+
+WORKER_FAILED = "the worker failed: "
+"""How the reason of a result begins that stands for an attempt which came to nothing that could be told."""
 
 _DEFAULTS = {"approval": "no", "doubt": "unknown"}
 _OPTIONS = {"approval": ("yes", "no"), "doubt": ("done", "not_done", "unknown")}
@@ -91,8 +96,7 @@ class _Worker:
                 return await self._result(chain, span, None, None)
             resumed = await _resumed(chain)
             gateway = await self._gateway(self.workshop, chain, resumed)
-            talk = _kept(resumed, "thinking")
-            return await self._result(chain, span, gateway, talk)
+            return await self._result(chain, span, gateway, resumed)
         except AttemptLost as lost:
             span.result("lost", lost.reason)
             await delivery.leave()
@@ -113,32 +117,27 @@ class _Worker:
         )
 
     async def _result(
-        self, chain: Chain, span: AgentSpan, gateway: Gateway | None, talk: Json
+        self, chain: Chain, span: AgentSpan, gateway: Gateway | None, resumed: Answered | None
     ) -> TaskResult | QuestionAsked:
         serving, assignment = self.serving, chain.assignment
-        toolbox = gateway or NO_TOOLS
+        hidden = gateway.hidden if gateway else as_it_is
+        model = ModelRecorder(self.model, _exchanges(resumed), hidden)
+        toolbox = ToolWatcher(gateway or NO_TOOLS, _seen(resumed))
+        talk = _kept(resumed, "thinking")
         try:
-            outcome = await execute(
-                assignment, serving.agent, self.model, serving.settings, serving.tracing, toolbox, talk
-            )
+            outcome = await execute(assignment, serving.agent, model, serving.settings, serving.tracing, toolbox, talk)
         except AttemptSuspended as suspended:
             if gateway is None or self.workshop is None or not isinstance(suspended.question, Pending):
                 raise
             limits = (await self.workshop.job(assignment.job)).team.limits
-            return _question(chain, suspended.question, suspended.transcript, gateway, limits.question_seconds)
-        hidden = gateway.hidden if gateway else _as_it_is
-        result = TaskResult(
-            **chain.envelope(),
-            by=serving.role,
-            role=assignment.verifier,
-            status=outcome.status,
-            output=hidden(outcome.output),
-            reason=str(hidden(outcome.reason)),
-            actions=outcome.actions,
-            usage=outcome.usage,
-            reasoning=str(hidden(outcome.reasoning)),
-            taint=gateway.provenance.labels if gateway else assignment.taint,
-        )
+            kept: dict[str, Json] = {
+                "thinking": suspended.transcript,
+                "acting": gateway.acted.model_dump(mode="json"),
+                **recorded_so_far(model, toolbox),
+            }
+            return _question(chain, suspended.question, hidden(kept), limits.question_seconds)
+        labels = gateway.provenance.labels if gateway else assignment.taint
+        result = result_of(outcome, chain.envelope(), assignment, model, toolbox, labels, hidden)
         span.result(result.status, result.reason, result.usage)
         return result
 
@@ -152,24 +151,67 @@ class _Worker:
             by=chain.by,
             role=chain.assignment.verifier,
             status="gave_up",
-            reason=f"the worker failed: {reason}",
+            reason=f"{WORKER_FAILED}{reason}",
             taint=joined(chain.assignment.taint, seen),
         )
         span.result(result.status, result.reason, result.usage)
         return result
 
 
-def _as_it_is(value: Json) -> Json:
-    return value
+def result_of(
+    outcome: WorkOutcome,
+    envelope: Mapping[str, Any],
+    assignment: TaskAssigned,
+    model: ModelRecorder,
+    toolbox: ToolWatcher,
+    taint: Sequence[str] = (),
+    hidden: Callable[[Json], Json] = as_it_is,
+) -> TaskResult:
+    """Return what the log is told of an attempt that came to ``outcome``.
+
+    :param hidden: returns a value without the secrets in it
+    """
+    return TaskResult(
+        **envelope,
+        by=assignment.role,
+        role=assignment.verifier,
+        status=outcome.status,
+        output=hidden(outcome.output),
+        reason=str(hidden(outcome.reason)),
+        actions=outcome.actions,
+        usage=outcome.usage,
+        reasoning=str(hidden(outcome.reasoning)),
+        taint=tuple(taint),
+        exchanges=model.exchanges,
+        seen=toolbox.seen,
+    )
+
+
+def recorded_so_far(model: ModelRecorder, toolbox: ToolWatcher) -> dict[str, Json]:
+    """Return what an attempt that waits for a person leaves behind of its recording, as parts of its transcript."""
+    return {
+        "exchanges": [one.model_dump(mode="json", exclude_defaults=True) for one in model.exchanges],
+        "seen": list(toolbox.seen),
+    }
+
+
+def _exchanges(resumed: Answered | None) -> tuple[Exchange, ...]:
+    kept = _kept(resumed, "exchanges")
+    return tuple(Exchange.model_validate(one) for one in kept) if isinstance(kept, list) else ()
+
+
+def _seen(resumed: Answered | None) -> tuple[str, ...]:
+    kept = _kept(resumed, "seen")
+    return tuple(map(str, kept)) if isinstance(kept, list) else ()
 
 
 def _kept(resumed: Answered | None, part: str) -> Json:
-    """Return what the attempt left behind with its question: its thinking or its acting; None where it begins."""
+    """Return a part of what the attempt left behind with its question, such as its thinking; None where it begins."""
     kept = resumed.asked.transcript if resumed else None
     return kept.get(part) if isinstance(kept, dict) else None
 
 
-def _question(chain: Chain, pending: Pending, transcript: Json, gateway: Gateway, seconds: float) -> QuestionAsked:
+def _question(chain: Chain, pending: Pending, transcript: Json, seconds: float) -> QuestionAsked:
     """Return the question that the attempt waits with: any process can go on from it."""
     envelope: dict[str, Any] = chain.envelope()
     return QuestionAsked(
@@ -183,7 +225,7 @@ def _question(chain: Chain, pending: Pending, transcript: Json, gateway: Gateway
         expires=datetime.now(UTC) + timedelta(seconds=seconds),
         approval=pending.approval,
         key=pending.key,
-        transcript=gateway.hidden({"thinking": transcript, "acting": gateway.acted.model_dump(mode="json")}),
+        transcript=transcript,
     )
 
 

@@ -163,7 +163,7 @@ async def test_a_long_observation_is_cut_with_a_mark(assigned: Assign) -> None:
     await execute(assigned(), WORKER, model, SETTINGS, toolbox=Files({"a": "A" + "x" * 99_998 + "Z"}))
     (content,) = told(model.asked[-1])
     assert len(content) < 8200
-    assert "[... 92000 characters left out ...]" in content
+    assert "[... 92060 characters left out ...]" in content
     assert "\nA" in content
     assert "Z\n" in content
 
