@@ -7,8 +7,8 @@ import anyio
 from interlock.observability.tracing import Tracing
 from interlock.protocol.state import JobState
 from interlock.runtime.bus import Bus
+from interlock.runtime.carrying import Carrier
 from interlock.runtime.client import read_job
-from interlock.runtime.coordinator import Coordinator
 from interlock.runtime.failures import BROKER_AWAY
 
 __all__ = ["JobLeftOpen", "close_killed"]
@@ -41,11 +41,10 @@ async def close_killed(bus: Bus, tracing: Tracing, job: str, reason: str) -> Job
     :raises JobNotFound: it was never submitted
     :raises JobLeftOpen: it could not be closed
     """
-    coordinator = Coordinator(bus, tracing)
     with anyio.move_on_after(_CLOSING):
         while True:
             try:
-                state = await _killed(bus, coordinator, job, reason)
+                state = await _killed(bus, tracing, job, reason)
             except BROKER_AWAY as error:
                 _log.info("closing job %s waits for the broker: %s", job, error)
                 await anyio.sleep(_RETRY)
@@ -55,10 +54,11 @@ async def close_killed(bus: Bus, tracing: Tracing, job: str, reason: str) -> Job
     raise JobLeftOpen(job, reason)
 
 
-async def _killed(bus: Bus, coordinator: Coordinator, job: str, reason: str) -> JobState:
+async def _killed(bus: Bus, tracing: Tracing, job: str, reason: str) -> JobState:
     state = await read_job(bus, job)
     if state.submitted is None or state.closed is not None:
         return state
-    known = coordinator.job(state.submitted, state.origin, state)
-    await coordinator.advance(known, killed=reason)
-    return known.state
+    carrier = Carrier(bus, tracing, state.submitted, state.origin)
+    carrier.state = state
+    await carrier.advance(killed=reason)
+    return carrier.state

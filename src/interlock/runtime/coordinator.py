@@ -1,318 +1,249 @@
-"""The manager's loop: fold the log, decide, append, until every job is closed.
+"""The manager: finds the jobs that are open in the log and keeps each of them going, beside each other.
 
-A coordinator owns nothing. It may die at any point, and several may work on the same jobs: the broker refuses whatever
-was decided on an outdated state, and the log then shows what moved on.
+A coordinator owns nothing: it may die at any point, and several may work on the same jobs. It reads the jobs' own
+chains, a few entries each, and follows all of a job only while that is open.
 """
 
+import itertools
 import logging
-import uuid
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectSendStream
 
-from interlock.agents.manager import Planner, Stamp
-from interlock.observability.attributes import HEADER_REPLACES, HEADER_ROOT
-from interlock.observability.context import job_traceparent, task_traceparent
-from interlock.observability.tracing import JobRecord, TaskRecord, Tracing
-from interlock.protocol.codec import kind_of
-from interlock.protocol.decide import Assign, Command, decide, wakes_at
-from interlock.protocol.errors import BodyTooLarge
-from interlock.protocol.machine import evolve, fold
-from interlock.protocol.messages import (
-    JOB_TASK,
-    EffectDone,
-    EffectInDoubt,
-    JobClosed,
-    JobSubmitted,
-    Message,
-    TaskClosed,
-)
-from interlock.protocol.state import Entry, JobState, TaskState
-from interlock.protocol.subjects import job_subjects, log_subject, log_subjects
+from interlock.observability.tracing import Tracing
+from interlock.protocol.messages import JobClosed, JobSubmitted
+from interlock.protocol.shares import WEIGHTS, Wish, shares
+from interlock.protocol.state import Entry
+from interlock.protocol.subjects import PARTITIONS, job_chains, partition_of, submitted_subject
 from interlock.runtime.bus import Bus
-from interlock.runtime.bus_errors import AnswerRefused, BusError
-from interlock.runtime.failures import BROKER_AWAY
-from interlock.runtime.policywatch import PolicyWatch
-from interlock.runtime.received import Batch
+from interlock.runtime.bus_errors import BusError
+from interlock.runtime.carrying import new_id, utc_now
+from interlock.runtime.controlwatch import ControlWatch
+from interlock.runtime.failures import BROKER_AWAY, first_error
+from interlock.runtime.keeper import Keeper
+from interlock.runtime.received import Received
 
-__all__ = ["Coordinator", "Job"]
+__all__ = ["Coordinator"]
 
 _log = logging.getLogger(__name__)
 
-_RETRY = 0.5
-"""Seconds before a job is tried again whose messages the broker could not take."""
+_PAUSES = (1.0, 5.0, 30.0)
+"""Seconds before a job is taken up again over which its keeper failed; the last is repeated."""
 
-_AT_ONCE = 256
-"""The most messages that are sent before the first of them is acknowledged."""
+_LOOK_AT_ROOM = 2.0
+"""Seconds between two looks at how many agents there are."""
 
-_LONGEST_SLEEP = 60.0
-"""Seconds after which who waits for a deadline looks at the clock again, which may have been set."""
+_AHEAD = 2
+"""How many times the agents' places the open tasks of all jobs may be: what waits already need not be waited for."""
 
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _new_id() -> str:
-    return uuid.uuid4().hex
+Rooms = Callable[[], Awaitable[Mapping[str, int]]]
+"""Returns how many tasks the workers of each team can have in hand together."""
 
 
-@dataclass(slots=True)
-class Job:
-    """An open job and what the coordinator keeps for it."""
+Lease = Callable[[Callable[[int], Coroutine[Any, Any, None]]], Coroutine[Any, Any, None]]
+"""Calls what it is given for each partition that is leased to this manager, and cancels it when that is lost."""
 
-    planner: Planner
-    root: str
-    """Traceparent that the job's span hangs below."""
-    state: JobState
-    wakes: datetime | None = None
-    """When time alone gives something to decide, as far as that is waited for."""
-    watch: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    """Around what waits for that time."""
-    policy_epoch: int = 0
-    """The policy that its plan was held against."""
+
+async def _unknown_rooms() -> Mapping[str, int]:
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
-class _Alarm:
-    """Time to look at a job again although nothing new stands in the log."""
+class _Open:
+    """An open job, as its own chain tells of it."""
 
-    job: str
+    since: int
+    """Where its log begins."""
+    moved: int
+    """What made it open: where it was submitted, or put back last."""
+    team: str
+    wish: Wish
 
 
-_News = MemoryObjectSendStream[Batch | _Alarm]
+@dataclass(slots=True)
+class _Kept:
+    """A job that is kept going here."""
+
+    keeper: Keeper
+    scope: anyio.CancelScope
 
 
 class Coordinator:
     """Carries jobs to their end."""
 
     def __init__(
-        self, bus: Bus, tracing: Tracing, *, now: Callable[[], datetime] = _utc_now, new_id: Callable[[], str] = _new_id
+        self,
+        bus: Bus,
+        tracing: Tracing,
+        *,
+        rooms: Rooms = _unknown_rooms,
+        now: Callable[[], datetime] = utc_now,
+        new_id: Callable[[], str] = new_id,
     ) -> None:
         self._bus = bus
-        self._tracing = tracing
-        self._now = now
-        self._new_id = new_id
-        self._jobs: dict[str, Job] = {}
-        self._policy = PolicyWatch(bus.orders)
+        self._rooms = rooms
+        self._room: Mapping[str, int] = {}
+        self._control = ControlWatch(bus.orders)
+        self._make = partial(Keeper, bus, tracing, control=self._control, now=now, new_id=new_id)
+        self._open: dict[str, _Open] = {}
+        """All open jobs of the namespace: those kept elsewhere too, since they share the same agents."""
+        self._kept: dict[str, _Kept] = {}
+        self._windows: dict[str, int] = {}
+        self._parts: set[int] = set()
+        self._group: TaskGroup | None = None
+        self._caught_up = False
 
     async def run(self, only: str | None = None, ready: Callable[[], None] = lambda: None) -> None:
-        """Work on every job of the namespace, or on one, until cancelled; call ``ready`` once the log is followed.
+        """Work on every job of the namespace until cancelled, or on one until it is over.
+
+        ``ready`` is called once the log is followed.
 
         :raises BusError: what no waiting will cure, such as missing permissions; in a group
         """
-        send, receive = anyio.create_memory_object_stream[Batch | _Alarm](8)
-        with send, receive:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._policy.run, partial(self._ring_all, send))
-                subjects = log_subjects(self._bus.ns) if only is None else job_subjects(self._bus.ns, only)
-                group.start_soon(self._read_log, subjects, send, ready)
-                caught_up = False
-                async for news in receive:
-                    touched = [news.job] if isinstance(news, _Alarm) else self._take(news.entries)
-                    if not caught_up:  # what looks undone may stand further on in the log
-                        if isinstance(news, _Alarm) or news.pending:
-                            continue
-                        caught_up, touched = True, list(self._jobs)
-                    for name in touched:
-                        await self._advance_or_retry(name, group, send)
-
-    async def _ring_all(self, send: _News) -> None:
-        for name in tuple(self._jobs):
-            await send.send(_Alarm(name))
-
-    async def _read_log(self, subjects: str, send: _News, ready: Callable[[], None]) -> None:
-        await self._policy.known.wait()
-        async with self._bus.follow([subjects]) as batches:
-            ready()
-            async for batch in batches:
-                await send.send(batch)
-
-    def _take(self, entries: Iterable[Entry]) -> list[str]:
-        """Fold entries into their jobs and return the jobs that they belong to."""
-        touched: dict[str, None] = {}
-        for entry in entries:
-            message = entry.message
-            if isinstance(message, JobSubmitted) and message.job not in self._jobs:
-                self._jobs[message.job] = job = self.job(message, entry.origin)
-                job.state = evolve(job.state, entry)
-            elif (known := self._jobs.get(message.job)) is not None:
-                self._fold_news(known, entry)
-            touched[message.job] = None
-        return [name for name in touched if name in self._jobs]
-
-    def _fold_news(self, job: Job, entry: Entry) -> None:
-        """Fold an entry unless it was folded when it was appended here."""
-        beside = isinstance(entry.message, EffectDone | EffectInDoubt)
-        if beside or entry.seq > job.state.head_of(entry.message.task):
-            job.state = evolve(job.state, entry)
-            self._forget_if_closed(entry.message.job, job)
-
-    def _forget_if_closed(self, name: str, job: Job) -> None:
-        if job.state.closed is not None:
-            job.watch.cancel()
-            self._jobs.pop(name, None)
-
-    def _set_alarm(self, name: str, job: Job, group: TaskGroup, send: _News) -> None:
-        """Wait for the next deadline, of the job or of a question that is open in it, instead of the one before."""
-        wakes = wakes_at(job.state)
-        if wakes == job.wakes or job.state.closed is not None:
+        if only is None:
+            self._parts = set(range(PARTITIONS))
+            await self._run_all(ready)
             return
-        job.watch.cancel()
-        job.wakes, job.watch = wakes, anyio.CancelScope()
-        if wakes is not None:
-            group.start_soon(self._ring_at, name, wakes, job.watch, send)
-
-    async def _ring_at(self, name: str, when: datetime, watch: anyio.CancelScope, send: _News) -> None:
-        with watch:
-            while (seconds := (when - self._now()).total_seconds()) > 0:  # noqa: ASYNC110 -- for the clock
-                await anyio.sleep(min(seconds, _LONGEST_SLEEP))
-            await send.send(_Alarm(name))
-
-    async def _advance_or_retry(self, name: str, group: TaskGroup, send: _News) -> None:
-        job = self._jobs.get(name)
-        if job is None:
-            return
-        try:
-            await self._heed_policy(job)
-            await self.advance(job)
-        except BROKER_AWAY as error:
-            _log.warning("job %s waits for the broker: %s", name, error)
-            group.start_soon(_ring, send, name, _RETRY)
-        self._set_alarm(name, job, group, send)
-        self._forget_if_closed(name, job)
-
-    async def _heed_policy(self, job: Job) -> None:
-        """Hold the job's plan against a policy that is new to it, and reject the plan where it does not stand.
-
-        :raises BusError: the broker is away
-        """
-        if job.policy_epoch == self._policy.epoch:
-            return
-        job.planner.policy = self._policy.policy
-        objections = job.planner.objections() if job.state.version and job.state.rejected is None else ()
-        if objections:
-            message = job.planner.rejection(job.state, objections, Stamp(self._new_id(), self._now()))
-            try:
-                job.state = evolve(job.state, await self._append_message(job, None, message))
-            except AnswerRefused as refusal:
-                _log.info("the job has moved on, its plan is looked at again: %s", refusal)
-                return
-        job.policy_epoch = self._policy.epoch
-
-    def job(self, submitted: JobSubmitted, origin: str | None, state: JobState | None = None) -> Job:
-        """Return what is kept for a job; ``origin`` is that of its first entry."""
-        root = self._tracing.job_root({HEADER_ROOT: origin} if origin else None, submitted.job)
-        return Job(Planner(submitted), root, state or JobState())
-
-    async def advance(self, job: Job, *, killed: str | None = None) -> None:
-        """Decide and append until nothing is left to decide, or others have moved the job on.
-
-        :raises BusError: the broker is away (one of ``BROKER_AWAY``); what it took until then stands
-        """
-        while commands := decide(job.state, self._now(), killed=killed):
-            took: list[Entry] = []
-            for begin in range(0, len(commands), _AT_ONCE):
-                with anyio.CancelScope(shield=True):  # who is told to end still writes the spans of what it has closed
-                    took += await self._carry_out(job, commands[begin : begin + _AT_ONCE])
-            if not took:
-                return
-
-    async def _carry_out(self, job: Job, commands: Sequence[Command]) -> list[Entry]:
-        """Append a message for each command, at once, and fold those that the broker took; return them."""
-        taken: list[Entry] = []
-        unreachable: list[BusError] = []
-
-        async def one(command: Command) -> None:
-            try:
-                taken.append(await self._append(job, command))
-            except AnswerRefused as refusal:
-                _log.info("another manager was faster: %s", refusal)
-            except BROKER_AWAY as error:
-                unreachable.append(error)
-
+        keeper = self._make(job=only)
         async with anyio.create_task_group() as group:
-            for command in commands:
-                group.start_soon(one, command)
-        if unreachable and not taken:
-            raise unreachable[0]
-        taken.sort(key=lambda entry: entry.seq)
-        job.state = fold(taken, job.state)
-        self._trace_endings(job, taken)
-        return taken
+            group.start_soon(self._control.run, keeper.look_again)
+            await keeper.run(ready=ready)
+            group.cancel_scope.cancel()
 
-    async def _append(self, job: Job, command: Command) -> Entry:
-        message = job.planner.message(job.state, command, Stamp(self._new_id(), self._now()))
+    async def run_leased(self, lease: Lease, ready: Callable[[], None]) -> None:
+        """Work on the jobs of those partitions that ``lease`` hands to what it is given, for as long as it lets them.
+
+        :raises BusError: what no waiting will cure, such as missing permissions; in a group
+        """
+        async with anyio.create_task_group() as group:
+            group.start_soon(lease, self._own)
+            await self._run_all(ready)
+
+    async def _own(self, part: int) -> None:
+        """Work on the jobs of a partition until cancelled."""
+        self._parts.add(part)
+        self._keep_all()
         try:
-            return await self._append_message(job, command, message)
-        except BodyTooLarge as error:
-            message = job.planner.excuse(job.state, command, Stamp(self._new_id(), self._now()), str(error))
-            return await self._append_message(job, command, message)
+            await anyio.sleep_forever()
+        finally:
+            self._parts.discard(part)
+            for job in [job for job in self._kept if partition_of(job) == part]:
+                self._kept.pop(job).scope.cancel()
 
-    async def _append_message(self, job: Job, command: Command | None, message: Message) -> Entry:
-        parent = (
-            job_traceparent(job.root, message.job)
-            if message.task == JOB_TASK
-            else task_traceparent(job.root, message.job, message.task)
-        )
-        kind, subject = kind_of(type(message)), log_subject(message)
-        with self._tracing.publish(kind, subject, parent, message_id=message.id) as headers:
-            if isinstance(command, Assign) and command.replaces:
-                headers[HEADER_REPLACES] = command.replaces
-            return Entry(await self._bus.append(message, headers=headers), message)
+    async def _run_all(self, ready: Callable[[], None]) -> None:
+        async with anyio.create_task_group() as group:
+            self._group = group
+            group.start_soon(self._control.run, self._look_again)
+            group.start_soon(self._watch_room)
+            async with self._bus.follow([job_chains(self._bus.ns)]) as batches:
+                ready()
+                async for batch in batches:
+                    for entry in batch.entries:
+                        await self._hear(entry)
+                    self._caught_up = self._caught_up or not batch.pending
+                    self._share()
+                    self._keep_all()
 
-    def _trace_endings(self, job: Job, entries: Iterable[Entry]) -> None:
-        """Write the spans of what ``entries`` ended; only the manager whose message was taken does."""
-        if not self._tracing.enabled:
+    async def _hear(self, entry: Entry) -> None:
+        """Note which jobs are open."""
+        match entry.message:
+            case JobSubmitted() as submitted:
+                self._open[submitted.job] = _open(submitted, entry.seq, entry.seq)
+            case retried if retried.kind == "job.retried":
+                first = await self._first(retried.job)
+                if first is not None and isinstance(first.message, JobSubmitted):
+                    self._open[retried.job] = _open(first.message, first.seq, entry.seq)
+            case JobClosed() as closed:
+                self._open.pop(closed.job, None)
+            case _:
+                pass
+
+    async def _first(self, job: str) -> Received | None:
+        """Return the first entry of a job, however long the broker is away."""
+        while True:
+            try:
+                return await self._bus.last(submitted_subject(self._bus.ns, job))
+            except BROKER_AWAY:
+                await self._bus.wait_connected()
+
+    def _keep_all(self) -> None:
+        """Begin to keep the open jobs of the own partitions that are not kept yet."""
+        if not self._caught_up or self._group is None:  # what looks open may be closed further on in the log
             return
-        for entry in entries:
-            match entry.message:
-                case TaskClosed():
-                    self._tracing.emit_task(job.root, _task_record(job.state, job.state.tasks[entry.message.task]))
-                case JobClosed():
-                    self._tracing.emit_job(job.root, _job_record(job.state, entry.message))
-                case _:
-                    pass
+        for job, known in self._open.items():
+            if partition_of(job) in self._parts and job not in self._kept:
+                keeper = self._make(job=job, window=partial(self._windows.get, job))
+                self._kept[job] = kept = _Kept(keeper, anyio.CancelScope())
+                self._group.start_soon(self._keep, job, kept, known.since)
+
+    async def _keep(self, job: str, kept: _Kept, since: int) -> None:
+        """Keep a job going until it is over and not put back."""
+        try:
+            with kept.scope:
+                while (known := self._open.get(job)) is not None:
+                    ended = await self._persistently(job, kept, since)
+                    if known.moved <= ended and self._open.get(job) is known:  # what was heard of it is older than that
+                        del self._open[job]
+                    kept.keeper = self._make(job=job, window=partial(self._windows.get, job))
+        finally:
+            if self._kept.get(job) is kept:
+                del self._kept[job]
+
+    async def _persistently(self, job: str, kept: _Kept, since: int) -> int:
+        """Run the keeper of a job and return where the job was closed; a job that it fails over holds up no other."""
+        for failures in itertools.count():
+            try:
+                return await kept.keeper.run(since)
+            except Exception as error:
+                cause = first_error(error)
+                if isinstance(cause, BusError):  # that is no matter of this job
+                    raise
+                pause = _PAUSES[min(failures, len(_PAUSES) - 1)]
+                _log.exception("job %s cannot be carried on and is taken up again in %g s", job, pause)
+                await anyio.sleep(pause)
+                kept.keeper = self._make(job=job, window=partial(self._windows.get, job))
+        raise AssertionError("counting has no end")
+
+    def _look_again(self) -> None:
+        for kept in self._kept.values():
+            kept.keeper.look_again()
+
+    async def _watch_room(self) -> None:
+        """Keep up with how many agents there are."""
+        while True:
+            with suppress(*BROKER_AWAY):
+                room = await self._rooms()
+                if room != self._room:
+                    self._room = room
+                    self._share()
+            await anyio.sleep(_LOOK_AT_ROOM)
+
+    def _share(self) -> None:
+        """Share the agents of each team out between its open jobs; alone, a job is bound by its own limit only."""
+        windows: dict[str, int] = {}
+        for team, wishes in _by_team(self._open).items():
+            if len(wishes) > 1 and team in self._room:
+                windows |= shares(wishes, self._room[team] * _AHEAD)
+        grown = [job for job in self._kept if windows.get(job) != self._windows.get(job)]
+        self._windows.clear()
+        self._windows.update(windows)
+        for job in grown:
+            self._kept[job].keeper.look_again()
 
 
-async def _ring(send: _News, job: str, seconds: float) -> None:
-    await anyio.sleep(seconds)
-    await send.send(_Alarm(job))
+def _open(submitted: JobSubmitted, since: int, moved: int) -> _Open:
+    wish = Wish(submitted.team.limits.parallel, WEIGHTS[submitted.priority])
+    return _Open(since, moved, submitted.team.team, wish)
 
 
-def _task_record(state: JobState, task: TaskState) -> TaskRecord:
-    began = task.began or task.ended or _utc_now()
-    step = state.steps[task.step].spec
-    return TaskRecord(
-        job=state.submitted.job if state.submitted else "",
-        task=task.id,
-        step=task.step,
-        agent=task.current.role.partition("@")[0] if task.attempts else step.agent,
-        started=began,
-        ended=task.ended or began,
-        outcome=task.outcome or "",
-        attempts=len(task.attempts),
-        reason=task.reason,
-        redone={
-            attempt.number: [objection.criterion for objection in attempt.objections]
-            for attempt in task.attempts
-            if attempt.number != task.stands and attempt.verdict is not None
-        },
-    )
-
-
-def _job_record(state: JobState, closed: JobClosed) -> JobRecord:
-    submitted = state.submitted
-    return JobRecord(
-        job=closed.job,
-        team=submitted.team.team if submitted else "",
-        started=submitted.at if submitted else closed.at,
-        ended=closed.at,
-        status=closed.status,
-        reason=closed.reason,
-    )
+def _by_team(jobs: Mapping[str, _Open]) -> Mapping[str, Mapping[str, Wish]]:
+    teams: dict[str, dict[str, Wish]] = {}
+    for job, known in jobs.items():
+        teams.setdefault(known.team, {})[job] = known.wish
+    return teams

@@ -15,7 +15,7 @@ from interlock.protocol import codec
 from interlock.protocol.messages import TaskAssigned, TaskResult, Verdict
 from interlock.protocol.state import Entry, JobState
 from interlock.protocol.subjects import log_subjects
-from interlock.runtime import coordinator as coordinating
+from interlock.runtime import carrying
 from interlock.runtime.bus import Bus
 from interlock.runtime.client import JobNotFound, read_job, watch
 from interlock.runtime.coordinator import Coordinator
@@ -62,9 +62,9 @@ async def test_a_job_is_forgotten_once_it_is_over(bus: Bus) -> None:
             state = await ended(bus, await give(bus, team, "j2"))
             assert state.closed is not None
             assert state.closed.status == "succeeded"
-            while coordinator._jobs:
+            while coordinator._kept:
                 await anyio.lowlevel.checkpoint()
-            waiting = [task.name for task in anyio.get_running_tasks() if "_ring" in (task.name or "")]
+            waiting = [task.name for task in anyio.get_running_tasks() if "_look_again_at" in (task.name or "")]
             assert waiting == []
 
 
@@ -111,7 +111,7 @@ def _not_at_first(result: TaskResult) -> Verdict:
 
 async def test_more_decisions_than_are_sent_at_once(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop of a job with many open tasks closes them all, in portions."""
-    monkeypatch.setattr(coordinating, "_AT_ONCE", 16)
+    monkeypatch.setattr(carrying, "_AT_ONCE", 16)
     team = team_of({"step": "s", "for_each": list(range(100))}, parallel=50)
     async with managed(bus):
         job = await give(bus, team)
@@ -120,9 +120,9 @@ async def test_more_decisions_than_are_sent_at_once(bus: Bus, monkeypatch: pytes
                 break
     state = await read_job(bus, job)
     assert state.submitted is not None
-    coordinator = Coordinator(bus, Tracing())
-    known = coordinator.job(state.submitted, None, state)
-    await coordinator.advance(known, killed="enough")
+    carrier = carrying.Carrier(bus, Tracing(), state.submitted, None)
+    carrier.state = state
+    await carrier.advance(killed="enough")
     state = await read_job(bus, job)
     assert state.closed is not None
     assert (state.closed.status, state.closed.reason) == ("killed", "enough")

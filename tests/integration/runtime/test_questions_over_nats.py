@@ -13,6 +13,7 @@ from interlock.protocol.base import Json
 from interlock.protocol.messages import QuestionAnswered, TaskAssigned
 from interlock.protocol.state import Entry, JobState, Phase
 from interlock.runtime.bus import Bus
+from interlock.runtime.carrying import Carrier
 from interlock.runtime.client import history, watch
 from interlock.runtime.coordinator import Coordinator
 from interlock.runtime.questions import QuestionAlreadyAnswered, QuestionClosed, give_answer
@@ -145,11 +146,13 @@ async def test_of_many_answers_one_counts(bus: Bus) -> None:
 
 async def test_a_killed_job_takes_no_answer(bus: Bus) -> None:
     """Its question is closed, and the log stays as it was."""
-    async with crew(bus, asking_first), managed(bus) as coordinator:
+    async with crew(bus, asking_first), managed(bus):
         job = await give(bus, team_of({"step": "s", "for_each": [1]}))
         state = await until(bus, job, lambda now: bool(now.asking))
     assert state.submitted is not None
-    await coordinator.advance(coordinator.job(state.submitted, None, state), killed="enough")
+    carrier = Carrier(bus, Tracing(), state.submitted, None)
+    carrier.state = state
+    await carrier.advance(killed="enough")
     before = await entries_of(bus, job)
     with pytest.raises(QuestionClosed):
         await give_answer(bus, job, "q-s-0", "yes")

@@ -1,0 +1,228 @@
+"""Carries one job on: decides what is next, appends it, folds what the broker took.
+
+Who carries a job owns nothing. It may die at any point, and several may carry the same job: the broker refuses whatever
+was decided on an outdated state, and the log then shows what moved on.
+"""
+
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+import anyio
+
+from interlock.agents.manager import Planner, Stamp
+from interlock.observability.attributes import HEADER_REPLACES, HEADER_ROOT
+from interlock.observability.context import job_traceparent, task_traceparent
+from interlock.observability.tracing import JobRecord, TaskRecord, Tracing
+from interlock.protocol.codec import kind_of
+from interlock.protocol.control import Policy
+from interlock.protocol.decide import Assign, Command, decide
+from interlock.protocol.errors import BodyTooLarge
+from interlock.protocol.machine import evolve, fold
+from interlock.protocol.messages import JOB_TASK, JobClosed, JobSubmitted, Message, TaskClosed
+from interlock.protocol.state import Entry, JobState, TaskState
+from interlock.protocol.subjects import log_subject
+from interlock.runtime.bus import Bus
+from interlock.runtime.bus_errors import AnswerRefused
+from interlock.runtime.failures import BROKER_AWAY
+
+__all__ = ["Carrier", "new_id", "utc_now"]
+
+_log = logging.getLogger(__name__)
+
+_AT_ONCE = 256
+"""The most messages that are sent before the first of them is acknowledged."""
+
+
+_Sent: TypeAlias = tuple[Command, Message, "int | Exception"]
+"""What was sent for a command, and its sequence in the log or why it did not enter."""
+
+
+def utc_now() -> datetime:
+    """Return the time, as messages carry it."""
+    return datetime.now(UTC)
+
+
+def new_id() -> str:
+    """Return an id that no other message has."""
+    return uuid.uuid4().hex
+
+
+class Carrier:
+    """Carries a job that was submitted. ``state`` is what is known of it."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        tracing: Tracing,
+        submitted: JobSubmitted,
+        origin: str | None,
+        *,
+        now: Callable[[], datetime] = utc_now,
+        new_id: Callable[[], str] = new_id,
+    ) -> None:
+        self._bus = bus
+        self._tracing = tracing
+        self._now = now
+        self._new_id = new_id
+        self._planner = Planner(submitted)
+        self._root = tracing.job_root({HEADER_ROOT: origin} if origin else None, submitted.job)
+        self._own: set[int] = set()
+        """Sequences that were appended and folded here and are still to come out of the log."""
+        self._policy_epoch = 0
+        """The policy that the plan was held against."""
+        self.state = JobState()
+
+    def take(self, entries: Iterable[Entry]) -> None:
+        """Fold what came out of the log, except what was folded when it was appended here.
+
+        Accepted items leave the state at once: whatever is made of them is read from the log again.
+        """
+        for entry in entries:
+            if entry.seq in self._own:
+                self._own.discard(entry.seq)
+                continue
+            self.state = evolve(self.state, entry)
+
+    async def heed(self, policy: Policy, epoch: int) -> None:
+        """Hold the plan against a policy that is new to it, and reject the plan where it does not stand.
+
+        :raises BusError: the broker is away
+        """
+        if epoch == self._policy_epoch:
+            return
+        self._planner.policy = policy
+        objections = self._planner.objections() if self.state.version and self.state.rejected is None else ()
+        if objections:
+            try:
+                await self._append(self._planner.rejection(self.state, objections, self._stamp()))
+            except AnswerRefused as refusal:
+                _log.info("the job has moved on, its plan is looked at again: %s", refusal)
+                return
+        self._policy_epoch = epoch
+
+    async def advance(self, *, killed: str | None = None, window: int | None = None) -> None:
+        """Decide and append until nothing is left to decide, or others have moved the job on.
+
+        ``killed`` and ``window`` are as in ``protocol.decide.decide``.
+
+        :raises BusError: the broker is away (one of ``BROKER_AWAY``); what it took until then stands
+        """
+        while commands := decide(self.state, self._now(), killed=killed, window=window):
+            took = 0
+            for begin in range(0, len(commands), _AT_ONCE):
+                with anyio.CancelScope(shield=True):  # who is told to end still writes the spans of what it has closed
+                    took += await self._carry_out(commands[begin : begin + _AT_ONCE])
+            if not took:
+                return
+
+    async def _carry_out(self, commands: Sequence[Command]) -> int:
+        """Append a message for each command, as one, and fold those that the broker took; return how many."""
+        sent = [(command, self._planner.message(self.state, command, self._stamp())) for command in commands]
+        outcomes = await self._send(sent)
+        large = [(command, str(error)) for command, _, error in outcomes if isinstance(error, BodyTooLarge)]
+        if large:
+            excuses = [(one, self._planner.excuse(self.state, one, self._stamp(), why)) for one, why in large]
+            outcomes = [one for one in outcomes if not isinstance(one[2], BodyTooLarge)] + await self._send(excuses)
+        taken = [Entry(outcome, message) for _, message, outcome in outcomes if isinstance(outcome, int)]
+        self._fold(sorted(taken, key=lambda entry: entry.seq))
+        _raise_what_stops([outcome for _, _, outcome in outcomes if isinstance(outcome, Exception)], some=bool(taken))
+        return len(taken)
+
+    async def _send(self, messages: Sequence[tuple[Command, Message]]) -> list[_Sent]:
+        """Append ``messages`` and return what came of each: its sequence, or the error."""
+        with ExitStack() as stack:
+            sending = [(message, self._headers(command, message, stack)) for command, message in messages]
+            outcomes = await self._bus.append_all(sending)
+        return [(command, message, outcome) for (command, message), outcome in zip(messages, outcomes, strict=True)]
+
+    def _headers(self, command: Command | None, message: Message, stack: ExitStack) -> dict[str, str]:
+        """Open the span of sending ``message`` until the stack is left; return the headers that it goes with."""
+        parent = (
+            job_traceparent(self._root, message.job)
+            if message.task == JOB_TASK
+            else task_traceparent(self._root, message.job, message.task)
+        )
+        kind, subject = kind_of(type(message)), log_subject(message)
+        headers = stack.enter_context(self._tracing.publish(kind, subject, parent, message_id=message.id))
+        if isinstance(command, Assign) and command.replaces:
+            headers[HEADER_REPLACES] = command.replaces
+        return headers
+
+    async def _append(self, message: Message) -> None:
+        """Append a message that nothing in ``decide`` asks for, and fold it."""
+        with ExitStack() as stack:
+            headers = self._headers(None, message, stack)
+            self._fold([Entry(await self._bus.append(message, headers=headers), message)])
+
+    def _fold(self, taken: Sequence[Entry]) -> None:
+        self._own.update(entry.seq for entry in taken)
+        self.state = fold(taken, self.state)
+        self._trace_endings(taken)
+
+    def _stamp(self) -> Stamp:
+        return Stamp(self._new_id(), self._now())
+
+    def _trace_endings(self, entries: Iterable[Entry]) -> None:
+        """Write the spans of what ``entries`` ended; only the manager whose message was taken does."""
+        if not self._tracing.enabled:
+            return
+        for entry in entries:
+            match entry.message:
+                case TaskClosed():
+                    task = self.state.tasks[entry.message.task]
+                    self._tracing.emit_task(self._root, _task_record(self.state, task))
+                case JobClosed():
+                    self._tracing.emit_job(self._root, _job_record(self.state, entry.message))
+                case _:
+                    pass
+
+
+def _raise_what_stops(errors: Iterable[Exception], *, some: bool) -> None:
+    """Raise what no other look at the job cures, and that the broker is away unless ``some`` messages entered."""
+    away: list[Exception] = []
+    for error in errors:
+        if isinstance(error, AnswerRefused):
+            _log.info("another manager was faster: %s", error)
+        elif isinstance(error, BROKER_AWAY):
+            away.append(error)
+        else:
+            raise error
+    if away and not some:
+        raise away[0]
+
+
+def _task_record(state: JobState, task: TaskState) -> TaskRecord:
+    began = task.began or task.ended or utc_now()
+    step = state.steps[task.step].spec
+    return TaskRecord(
+        job=state.submitted.job if state.submitted else "",
+        task=task.id,
+        step=task.step,
+        agent=task.current.role.partition("@")[0] if task.attempts else step.agent,
+        started=began,
+        ended=task.ended or began,
+        outcome=task.outcome or "",
+        attempts=len(task.attempts),
+        reason=task.reason,
+        redone={
+            attempt.number: [objection.criterion for objection in attempt.objections]
+            for attempt in task.attempts
+            if attempt.number != task.stands and attempt.verdict is not None
+        },
+    )
+
+
+def _job_record(state: JobState, closed: JobClosed) -> JobRecord:
+    submitted = state.submitted
+    return JobRecord(
+        job=closed.job,
+        team=submitted.team.team if submitted else "",
+        started=submitted.at if submitted else closed.at,
+        ended=closed.at,
+        status=closed.status,
+        reason=closed.reason,
+    )
