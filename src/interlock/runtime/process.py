@@ -75,9 +75,9 @@ def _say(word: str) -> None:
 async def _serve(config: ProcessConfig, bus: Bus, tracing: Tracing, ready: Callable[[], None]) -> None:
     match config.kind:
         case "manager":
-            from interlock.runtime.coordinator import Coordinator  # noqa: PLC0415 -- only managers fill templates
+            from interlock.runtime.managing import serve_manager  # noqa: PLC0415 -- only managers fill templates
 
-            await Coordinator(bus, tracing).run(config.job, ready)
+            await serve_manager(config, bus, tracing, ready)
         case "worker":
             from interlock.runtime.worker_role import serve_worker  # noqa: PLC0415 -- only workers and judges ask models
 
