@@ -43,6 +43,9 @@ _STEADY = 10.0
 _STARTS = 3
 """How often in a row a process may fail by itself before the supervisor gives up."""
 
+_KILLED_STARTS = 12
+"""How often in a row it may be killed by others before it was ready."""
+
 _READY_SECONDS = 60.0
 """How long a process may take until it is ready, on a machine that has a lot else to do."""
 
@@ -72,13 +75,15 @@ _KILLED = _Patience(word=0.03, end=0.2)
 class AgentProcessFailed(Exception):
     """An agent process that fails again and again."""
 
-    def __init__(self, name: str, returncode: int | None, output: Sequence[str]) -> None:
+    def __init__(self, name: str, returncode: int | None, output: Sequence[str], times: int = _STARTS) -> None:
         self.name = name
+        self.times = times
+        """How often in a row."""
         self.returncode = returncode
         """Negative: the signal that ended it."""
         self.output = tuple(output)
         """The last lines that it wrote."""
-        ending = f"{name} ended {_STARTS} times in a row, the last time with {_ending(returncode)}"
+        ending = f"{name} ended {times} times in a row, the last time with {_ending(returncode)}"
         super().__init__(f"{ending}; it said: {output[-1] if output else '(nothing)'}")
 
 
@@ -91,11 +96,18 @@ class _Life:
     returncode: int | None
     output: Sequence[str]
     """The last lines that it wrote."""
+    killed: bool = False
+    """Whether others killed it."""
 
     @property
     def failed(self) -> bool:
         """Whether it ended by its own fault: not ready, or given up soon after; who is killed is not at fault."""
-        return not self.ready or (self.seconds < _STEADY and (self.returncode or 0) > 0)
+        return not self.killed and (not self.ready or (self.seconds < _STEADY and (self.returncode or 0) > 0))
+
+    @property
+    def stillborn(self) -> bool:
+        """Whether others killed it before it was ready: whatever does that may do it for ever."""
+        return self.killed and not self.ready
 
 
 class Supervisor:
@@ -177,12 +189,13 @@ class Supervisor:
 
     async def _keep_running(self, config: ProcessConfig) -> None:
         """Run the process and run it again whenever it dies."""
-        deaths = failures = 0
+        deaths = failures = stillborn = 0
         while True:
             life = await self._live(config)
-            failures = failures + 1 if life.failed else 0
-            if failures >= _STARTS:
-                raise AgentProcessFailed(config.name, life.returncode, life.output)
+            stillborn = stillborn + 1 if life.stillborn else 0
+            failures = failures + 1 if life.failed else failures if life.stillborn else 0
+            if failures >= _STARTS or stillborn >= _KILLED_STARTS:
+                raise AgentProcessFailed(config.name, life.returncode, life.output, max(failures, stillborn))
             deaths = 1 if life.seconds > _STEADY else deaths + 1
             pause = _BACKOFF[min(deaths, len(_BACKOFF)) - 1]
             _log.warning("%s ended with %s; starting it again in %s s", config.name, _ending(life.returncode), pause)
@@ -201,10 +214,11 @@ class Supervisor:
                 group.start_soon(_read_on, process.stdout)
                 await process.wait()
                 self.ready.discard(config.name)
+            killed = process.returncode == -signal.SIGKILL  # nobody here has ended it yet
             await self._end(process, _USUAL)
             _tell_swept(sweep(self._id, config.name))
             group.cancel_scope.deadline = anyio.current_time() + _DRAIN_SECONDS
-        return _Life(ready, time.monotonic() - began, process.returncode, tuple(written))
+        return _Life(ready, time.monotonic() - began, process.returncode, tuple(written), killed)
 
     @asynccontextmanager
     async def _started(self, config: ProcessConfig) -> AsyncIterator[Process]:

@@ -65,6 +65,20 @@ async def test_a_process_that_dies_before_it_is_ready_is_given_up(behaving: Call
     assert "geheim" not in str(failed.value)
 
 
+async def test_a_process_that_others_kill_before_it_is_ready_is_not_given_up(
+    tmp_path: Path, behaving: Callable[[str], dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed by others in each of its first four starts, a process is at no fault and is started once more."""
+    monkeypatch.setattr(supervising, "_BACKOFF", (0.01,))
+    lives = tmp_path / "lives"
+    count = f"lives = open({str(lives)!r}, 'a+'); lives.write('x\\n'); lives.flush(); lives.seek(0); "
+    die = "len(lives.read()) < 10 and os.kill(os.getpid(), signal.SIGKILL)"
+    source = f"import os, signal; {count}{die}\n{READY}time.sleep(60)"
+    async with supervised([config()], behaving(source)) as supervisor:
+        await eventually(lambda: "a" in supervisor.ready, 20)
+    assert len(lives.read_text().split()) == 5
+
+
 async def test_a_process_that_fails_right_after_it_was_ready_is_given_up(
     behaving: Callable[[str], dict[str, str]],
 ) -> None:
