@@ -46,7 +46,8 @@ from interlock.runtime.launch import Interruption, JobInterrupted, Order, run_jo
 from interlock.runtime.place import Place, open_log
 from interlock.runtime.report import Report, report_of
 from interlock.runtime.show import print_jobs, print_out, print_report
-from interlock.runtime.sources import SourceError, freeze, parse_inputs
+from interlock.runtime.source_errors import SourceError
+from interlock.runtime.sources import freeze, parse_inputs
 from interlock.runtime.staffing import models_used, tool_names
 from interlock.runtime.supervisor import AgentProcessFailed
 from interlock.runtime.teamfile import LoadedTeam, TeamFileInvalid, load_team

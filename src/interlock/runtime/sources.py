@@ -1,163 +1,91 @@
-"""What goes into a job: inputs, files and JSON lines, read once when the job is submitted and frozen into it.
+"""What goes into a job: inputs, files and JSON lines, checked when it is frozen and stored when it is submitted.
 
-After that a job depends on no file any more: a manager on another machine, or after a crash, sees the same items.
+After that a job depends on no file any more: a manager on another machine, or after a crash, sees the same items. Short
+lists stand in the job itself; long ones are read as they are stored, and nobody ever holds one of them as a whole.
 
-Errors, all of them ``SourceError``:
-
-* ``ArgumentInvalid``: an argument is not ``NAME=VALUE``.
-* ``UnknownInput``, ``InputsMissing``, ``InputRepeated``, ``InputWrongType``: a value that does not fit the team.
-* ``SourceMissing``, ``SourceUnreadable``, ``SourceNotText``: a file that cannot be used.
-* ``NothingMatches``: a glob that finds no file.
-* ``JsonLineInvalid``: a line that is no JSON.
-* ``SourcesTooLarge``: all files together are too much for one job.
+What is wrong with any of it is told by the errors of ``source_errors``.
 """
 
 import glob
-import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
+import sys
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from interlock.protocol.base import Json
 from interlock.protocol.criteria import AnyCriterion, CommandCriterion
+from interlock.protocol.items import StoredItems
 from interlock.protocol.team import Files, Input, InputType, JsonLines, Step, Team
+from interlock.runtime.bus import Bus
 from interlock.runtime.input_types import expected, fits, fits_frozen, shown
+from interlock.runtime.item_sources import (
+    STANDARD_INPUT,
+    FilesSource,
+    GivenSource,
+    ItemSource,
+    LinesSource,
+    each,
+    from_files,
+    from_lines,
+    from_standard_input,
+    from_values,
+    read_text,
+)
+from interlock.runtime.itemstore import ItemInvalid, ItemStore, ItemTooLarge
+from interlock.runtime.jsonlines import MAX_LISTED, LineInvalid, from_line, to_line
+from interlock.runtime.source_errors import (
+    ArgumentInvalid,
+    InputRepeated,
+    InputsMissing,
+    InputWrongType,
+    ItemUnusable,
+    NothingMatches,
+    SourceMissing,
+    SourceNotText,
+    SourcesTooLarge,
+    StandardInputTaken,
+    UnknownInput,
+)
 from interlock.runtime.teamfile import LoadedTeam
 
-__all__ = [
-    "MAX_CHARACTERS",
-    "ArgumentInvalid",
-    "FrozenJob",
-    "InputRepeated",
-    "InputWrongType",
-    "InputsMissing",
-    "JsonLineInvalid",
-    "NothingMatches",
-    "SourceError",
-    "SourceMissing",
-    "SourceNotText",
-    "SourceUnreadable",
-    "SourcesTooLarge",
-    "UnknownInput",
-    "freeze",
-    "freeze_values",
-    "parse_inputs",
-]
+__all__ = ["MAX_CHARACTERS", "FrozenJob", "Given", "StoredJob", "freeze", "freeze_values", "parse_inputs", "store"]
 
 MAX_CHARACTERS = 64_000_000
-"""The most text that the files of one job may hold together."""
+"""The most text that the files may hold together that stand in a job itself: those of inputs that are no lists."""
 
+Given = Json | Iterable[Json] | AsyncIterable[Json]
+"""What a program gives for an input: a value, or the items of a list as it makes them."""
 
-class SourceError(ValueError):
-    """Something that a job was given cannot be used."""
+_Value = Json | ItemSource
 
-
-class ArgumentInvalid(SourceError):
-    """An argument is not ``NAME=VALUE``."""
-
-    def __init__(self, argument: str) -> None:
-        super().__init__(f"{argument!r} is no input: expected NAME=VALUE, or NAME=@FILE for what a file holds")
-        self.argument = argument
-
-
-class UnknownInput(SourceError):
-    """The team has no input ``name``; ``known`` are those that it has."""
-
-    def __init__(self, name: str, known: Iterable[str]) -> None:
-        self.name = name
-        self.known = tuple(known)
-        near = get_close_matches(name, self.known, n=1, cutoff=0.6)
-        hint = f"did you mean {near[0]!r}?" if near else f"inputs: {', '.join(self.known) or 'none'}"
-        super().__init__(f"the team has no input {name!r}: {hint}")
-
-
-class InputsMissing(SourceError):
-    """Inputs that the team cannot do without were not given."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self.names = tuple(names)
-        missing = ", ".join(map(repr, self.names))
-        super().__init__(f"missing input {missing}: give each with --input NAME=VALUE")
-
-
-class InputRepeated(SourceError):
-    """An input that takes one value was given several."""
-
-    def __init__(self, name: str, kind: str) -> None:
-        super().__init__(f"input {name!r} is given more than once, and a {kind} takes one value")
-        self.name = name
-
-
-class InputWrongType(SourceError):
-    """The value of an input is not of its type."""
-
-    def __init__(self, name: str, expected: str, got: str) -> None:
-        super().__init__(f"input {name!r}: expected {expected}, got {got}")
-        self.name = name
-        self.expected = expected
-
-
-class SourceMissing(SourceError):
-    """There is no file at ``path``."""
-
-    def __init__(self, path: Path, wanted_by: str) -> None:
-        super().__init__(f"{wanted_by}: there is no file {path}")
-        self.path = path
-
-
-class SourceUnreadable(SourceError):
-    """The file at ``path`` cannot be read."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path} cannot be read: {reason}")
-        self.path = path
-
-
-class SourceNotText(SourceError):
-    """The file at ``path`` is not UTF-8 from the byte at ``offset`` on."""
-
-    def __init__(self, path: Path, offset: int) -> None:
-        super().__init__(f"{path} is not UTF-8 text: byte {offset} does not fit")
-        self.path = path
-        self.offset = offset
-
-
-class NothingMatches(SourceError):
-    """The glob ``pattern`` finds no file below ``folder``."""
-
-    def __init__(self, pattern: str, folder: Path, wanted_by: str) -> None:
-        super().__init__(f"{wanted_by}: no file matches {pattern!r} in {folder}")
-        self.pattern = pattern
-        self.folder = folder
-
-
-class JsonLineInvalid(SourceError):
-    """Line ``line``, from 1, of the file at ``path`` is no JSON."""
-
-    def __init__(self, path: Path, line: int, reason: str) -> None:
-        super().__init__(f"{path}:{line}: this line is no JSON: {reason}")
-        self.path = path
-        self.line = line
-
-
-class SourcesTooLarge(SourceError):
-    """The files of a job hold more text than one job may carry."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"the files hold more than {MAX_CHARACTERS} characters together (counted up to {path})")
-        self.path = path
+_STANDARD_INPUT = "@-"
 
 
 @dataclass(frozen=True)
 class FrozenJob:
-    """What a job is made of, free of any file."""
+    """What a job is made of, all of it checked."""
 
     team: Team
-    """The team with the items of ``files`` and ``jsonl`` written out, and the files of commands by absolute paths."""
+    """The team with the items of ``files`` and ``jsonl`` written out where they are few, and the files of commands by
+    absolute paths."""
     inputs: dict[str, Json]
-    """Every input of the team; one that is not required and was not given is None."""
+    """Every input of the team but those in ``lists``; one that is not required and was not given is None."""
+    items: Mapping[str, ItemSource] = field(default_factory=dict[str, ItemSource])
+    """By step: the items of a ``for_each`` over files or JSON lines that are too many to be written out."""
+    lists: Mapping[str, ItemSource] = field(default_factory=dict[str, ItemSource])
+    """By input: lists that are too long to be held."""
+
+
+@dataclass(frozen=True)
+class StoredJob:
+    """What goes into ``JobSubmitted``: a frozen job, and where its long lists are."""
+
+    team: Team
+    inputs: dict[str, Json]
+    items: dict[str, StoredItems]
+    stored: dict[str, StoredItems]
 
 
 def parse_inputs(arguments: Iterable[str]) -> dict[str, list[str]]:
@@ -177,8 +105,9 @@ def parse_inputs(arguments: Iterable[str]) -> dict[str, list[str]]:
 def freeze(loaded: LoadedTeam, given: Mapping[str, Sequence[str]], cwd: Path) -> FrozenJob:
     """Return the job that a person describes on a command line.
 
-    Values are read as their input's type says; ``@FILE`` is what the file holds, ``@@`` a literal ``@``. An input of
-    type ``files`` takes several values. Paths are relative to ``cwd``, those of the team file to its own folder.
+    Values are read as their input's type says; ``@FILE`` is what the file holds, ``@-`` what comes over standard input,
+    ``@@`` a literal ``@``. An input of type ``files`` takes several values. Paths are relative to ``cwd``, those of the
+    team file to its own folder. Every file is read from its beginning to its end.
 
     :raises SourceError: one of its kinds, see the module.
     """
@@ -188,28 +117,96 @@ def freeze(loaded: LoadedTeam, given: Mapping[str, Sequence[str]], cwd: Path) ->
     return _frozen(loaded, values, reader)
 
 
-def freeze_values(loaded: LoadedTeam, given: Mapping[str, Json], cwd: Path) -> FrozenJob:
+def freeze_values(loaded: LoadedTeam, given: Mapping[str, Given], cwd: Path) -> FrozenJob:
     """Return the job for values that came from another program, such as the body of an HTTP request.
 
-    No file is read for them: ``files`` takes a list of ``{path, name, text}``, ``jsonl`` a list.
+    No file is read for them: ``files`` takes a list of ``{path, name, text}``, ``jsonl`` a list. Inputs that are lists
+    also take iterables, asynchronous ones too, which are asked for their items when the job is stored.
 
     :raises SourceError: one of its kinds, see the module.
     """
-    for name, value in given.items():
-        spec = loaded.team.inputs.get(name)
-        if spec is not None and not fits_frozen(spec.type, value):
-            raise InputWrongType(name, expected(spec.type, frozen=True), shown(value))
-    return _frozen(loaded, dict(given), _Reader(cwd))
+    declared = loaded.team.inputs
+    values = {name: _from_program(name, declared.get(name), value) for name, value in given.items()}
+    return _frozen(loaded, values, _Reader(cwd))
 
 
-def _frozen(loaded: LoadedTeam, values: dict[str, Json], reader: "_Reader") -> FrozenJob:
+async def store(frozen: FrozenJob, bus: Bus) -> StoredJob:
+    """Put the long lists of a job into the object store, and return what the job is then made of.
+
+    There is no job yet after that, and doing it again is cheap.
+
+    :raises SourceChanged: a file is another one than when it was frozen
+    :raises ItemUnusable: an item of an iterable is no JSON value, not of its input's type, or too large
+    :raises SourceError: a file cannot be read any more
+    :raises BusError: the broker is away or full
+    """
+    items = ItemStore(bus)
+    by_step = {name: await _put(items, source, f"step {name!r}") for name, source in frozen.items.items()}
+    by_input = {name: await _put(items, source, f"input {name!r}") for name, source in frozen.lists.items()}
+    short = {name: list(found) for name, found in by_input.items() if not isinstance(found, StoredItems)}
+    return StoredJob(
+        frozen.team.model_copy(update={"plan": tuple(_with_short(step, by_step) for step in frozen.team.plan)}),
+        {**frozen.inputs, **short},
+        {name: found for name, found in by_step.items() if isinstance(found, StoredItems)},
+        {name: found for name, found in by_input.items() if isinstance(found, StoredItems)},
+    )
+
+
+def _with_short(step: Step, found: Mapping[str, tuple[Json, ...] | StoredItems]) -> Step:
+    short = found.get(step.step)
+    return step.model_copy(update={"for_each": short}) if isinstance(short, tuple) else step
+
+
+async def _put(items: ItemStore, source: ItemSource, wanted_by: str) -> tuple[Json, ...] | StoredItems:
+    """Store a list, unless it turns out to be a short one."""
+    begun, size = list[Json](), 0
+    async with aclosing(each(source.read())) as coming:
+        try:
+            async for item in coming:
+                begun.append(item)
+                size += len(to_line(item))
+                if size > MAX_LISTED:
+                    return await items.put(_all(begun, coming))
+        except LineInvalid as error:
+            raise ItemUnusable(wanted_by, f"item {len(begun) - 1} is no JSON: {error}") from error
+        except (ItemInvalid, ItemTooLarge) as error:
+            raise ItemUnusable(wanted_by, str(error)) from error
+    return tuple(begun)
+
+
+async def _all(begun: list[Json], coming: AsyncIterator[Json]) -> AsyncIterator[Json]:
+    while begun:
+        yield begun.pop(0)
+    async for item in coming:
+        yield item
+
+
+def _frozen(loaded: LoadedTeam, values: Mapping[str, _Value], reader: "_Reader") -> FrozenJob:
     home = loaded.path.parent
     inputs = _complete(loaded, values, reader, home)
-    steps = tuple(_frozen_step(step, reader, home) for step in loaded.team.plan)
-    return FrozenJob(loaded.team.model_copy(update={"plan": steps}), inputs)
+    lists = {name: value for name, value in inputs.items() if isinstance(value, ItemSource)}
+    steps = [_frozen_step(step, reader, home) for step in loaded.team.plan]
+    return FrozenJob(
+        loaded.team.model_copy(update={"plan": tuple(step for step, _ in steps)}),
+        {name: value for name, value in inputs.items() if not isinstance(value, ItemSource)},
+        {step.step: items for step, items in steps if items is not None},
+        lists,
+    )
 
 
-def _complete(loaded: LoadedTeam, values: dict[str, Json], reader: "_Reader", home: Path) -> dict[str, Json]:
+def _from_program(name: str, spec: Input | None, value: Given) -> _Value:
+    if not isinstance(value, str | dict | list) and isinstance(value, Iterable | AsyncIterable):
+        if spec is not None and spec.type not in {"files", "jsonl", "array"}:
+            raise InputWrongType(name, expected(spec.type, frozen=True), "items")
+        return GivenSource(name, spec.type if spec else None, value)
+    if spec is None:
+        return value
+    if not fits_frozen(spec.type, value):
+        raise InputWrongType(name, expected(spec.type, frozen=True), shown(value))
+    return from_values(name, spec.type, value) if isinstance(value, list) and spec.type != "array" else value
+
+
+def _complete(loaded: LoadedTeam, values: Mapping[str, _Value], reader: "_Reader", home: Path) -> Mapping[str, _Value]:
     """Return the values with defaults, in the order of the team's inputs."""
     declared = loaded.team.inputs
     if not declared:
@@ -231,29 +228,31 @@ def _complete(loaded: LoadedTeam, values: dict[str, Json], reader: "_Reader", ho
     }
 
 
-def _default(name: str, spec: Input, reader: "_Reader", home: Path) -> Json:
+def _default(name: str, spec: Input, reader: "_Reader", home: Path) -> _Value:
     match spec.type, spec.default:
         case "files", str() | list() as globs:
             return reader.files([globs] if isinstance(globs, str) else [str(one) for one in globs], home, name)
         case "jsonl", str(path):
-            return reader.json_lines(path, home, f"input {name!r}")
+            return from_lines(home / path, f"input {name!r}")
         case _, value:
             return value
 
 
-def _frozen_step(step: Step, reader: "_Reader", home: Path) -> Step:
+def _frozen_step(step: Step, reader: "_Reader", home: Path) -> tuple[Step, ItemSource | None]:
+    """Return a step without files, and where its items are to be read if they are many."""
     wanted_by = f"step {step.step!r}"
     criteria = tuple(_placed(criterion, home, wanted_by) for criterion in step.verify.criteria)
     step = step.model_copy(update={"verify": step.verify.model_copy(update={"criteria": criteria})})
+    items: list[Json] | ItemSource
     match step.for_each:
         case Files(files=globs):
             items = reader.files([globs] if isinstance(globs, str) else globs, home, wanted_by)
         case JsonLines(jsonl=path):
-            items = reader.json_lines(path, home, wanted_by)
+            items = from_lines(home / path, wanted_by)
         case _:
-            return step
-    outside = True if step.outside is None else step.outside
-    return step.model_copy(update={"for_each": tuple(items), "outside": outside})
+            return step, None
+    step = step.model_copy(update={"outside": True if step.outside is None else step.outside})
+    return (step.model_copy(update={"for_each": tuple(items)}), None) if isinstance(items, list) else (step, items)
 
 
 def _placed(criterion: AnyCriterion, home: Path, wanted_by: str) -> AnyCriterion:
@@ -273,7 +272,7 @@ def _beside(home: Path, word: str, wanted_by: str) -> Path:
     return path
 
 
-def _from_texts(name: str, spec: Input | None, texts: Sequence[str], reader: "_Reader") -> Json:
+def _from_texts(name: str, spec: Input | None, texts: Sequence[str], reader: "_Reader") -> _Value:
     """Return the value that ``texts`` give an input; ``spec`` is None where the team declares none."""
     wanted_by = f"input {name!r}"
     if spec is None:
@@ -284,7 +283,7 @@ def _from_texts(name: str, spec: Input | None, texts: Sequence[str], reader: "_R
     if len(texts) != 1:
         raise InputRepeated(name, spec.type)
     if spec.type == "jsonl":
-        return reader.json_lines(texts[0].removeprefix("@"), reader.cwd, wanted_by)
+        return reader.json_lines(texts[0], wanted_by)
     return _typed(name, spec.type, reader.literal(texts[0], wanted_by))
 
 
@@ -292,7 +291,7 @@ def _typed(name: str, kind: InputType, text: str) -> Json:
     if kind == "string":
         return text
     try:
-        value = _strict_json(text.strip())
+        value = from_line(text.strip().encode())
     except ValueError:
         value = None
     if value is None or not fits(kind, value):
@@ -301,40 +300,50 @@ def _typed(name: str, kind: InputType, text: str) -> Json:
 
 
 class _Reader:
-    """Reads files, and counts how much."""
+    """Reads files and standard input, and counts how much of them is to stand in the job itself."""
 
     def __init__(self, cwd: Path) -> None:
         self.cwd = cwd
         self._characters = 0
+        self._took_standard_input = False
 
     def literal(self, text: str, wanted_by: str) -> str:
-        """Return ``text``, or what a file holds if it is ``@FILE``."""
+        """Return ``text``, or what a file holds if it is ``@FILE``, or standard input if it is ``@-``."""
         if not text.startswith("@"):
             return text
         if text.startswith("@@"):
             return text[1:]
-        return self._text(self.cwd / text[1:], wanted_by)
+        if text == _STANDARD_INPUT:
+            self._take_standard_input(wanted_by)
+            return self._counted(STANDARD_INPUT, _standard_text())
+        path = self.cwd / text[1:]
+        return self._counted(path, read_text(path, wanted_by))
 
-    def files(self, globs: Iterable[str], folder: Path, wanted_by: str) -> list[Json]:
+    def files(self, globs: Iterable[str], folder: Path, wanted_by: str) -> list[Json] | FilesSource:
         """Return ``{path, name, text}`` of each file that a glob finds, each once, sorted by path."""
         found: dict[Path, str] = {}
         for pattern in globs:
             for path in self._matches(pattern, folder, wanted_by):
                 found.setdefault(path.resolve(), self._shown_path(path))
-        items = sorted((shown, path) for path, shown in found.items())
-        return [{"path": shown, "name": path.name, "text": self._text(path, wanted_by)} for shown, path in items]
+        return from_files(sorted((shown, path) for path, shown in found.items()), wanted_by)
 
-    def json_lines(self, path: str, folder: Path, wanted_by: str) -> list[Json]:
-        """Return the value of each line of a file that is not blank."""
-        file = folder / path
-        values: list[Json] = []
-        for number, line in enumerate(self._text(file, wanted_by).split("\n"), start=1):
-            if line.strip():
-                try:
-                    values.append(_strict_json(line))
-                except ValueError as error:
-                    raise JsonLineInvalid(file, number, str(error)) from error
-        return values
+    def json_lines(self, text: str, wanted_by: str) -> list[Json] | LinesSource:
+        """Return the values of the lines of a file, or of those that come over standard input if it is ``@-``."""
+        if text != _STANDARD_INPUT:
+            return from_lines(self.cwd / text.removeprefix("@"), wanted_by)
+        self._take_standard_input(wanted_by)
+        return from_standard_input()
+
+    def _take_standard_input(self, wanted_by: str) -> None:
+        if self._took_standard_input:
+            raise StandardInputTaken(wanted_by)
+        self._took_standard_input = True
+
+    def _counted(self, path: Path, text: str) -> str:
+        self._characters += len(text)
+        if self._characters > MAX_CHARACTERS:
+            raise SourcesTooLarge(path, MAX_CHARACTERS)
+        return text
 
     def _matches(self, pattern: str, folder: Path, wanted_by: str) -> list[Path]:
         plain = folder / pattern
@@ -354,20 +363,13 @@ class _Reader:
         whole, here = (Path(os.path.abspath(one)) for one in (path, self.cwd))  # noqa: PTH100  (resolve() follows links)
         return str(whole.relative_to(here) if whole.is_relative_to(here) else whole)
 
-    def _text(self, path: Path, wanted_by: str) -> str:
-        try:
-            text = path.read_bytes().decode("utf-8-sig")
-        except FileNotFoundError:
-            raise SourceMissing(path, wanted_by) from None
-        except UnicodeDecodeError as error:
-            raise SourceNotText(path, error.start) from error
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise SourceUnreadable(path, reason) from error
-        self._characters += len(text)
-        if self._characters > MAX_CHARACTERS:
-            raise SourcesTooLarge(path)
-        return text
+
+def _standard_text() -> str:
+    data = sys.stdin.buffer.read()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SourceNotText(STANDARD_INPUT, error.start) from error
 
 
 def _is_file(path: Path) -> bool:
@@ -375,22 +377,3 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):  # a name too long for a file, or with a NUL in it, is none
         return False
-
-
-def _strict_json(text: str) -> Json:
-    """Return the JSON value of ``text``.
-
-    :raises ValueError: it is no JSON, has NaN or Infinity in it, a lone surrogate, or is nested too deeply.
-    """
-    try:
-        value: Json = json.loads(text, parse_constant=_refuse)
-        json.dumps(value, ensure_ascii=False).encode()
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-    except UnicodeEncodeError as error:
-        raise ValueError("it has a lone surrogate in it") from error
-    return value
-
-
-def _refuse(constant: str) -> Json:
-    raise ValueError(f"{constant} is no JSON")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from interlock.protocol.criteria import CommandCriterion
-from interlock.runtime.sources import SourceMissing, freeze
+from interlock.runtime.source_errors import SourceMissing
+from interlock.runtime.sources import freeze
 from interlock.runtime.teamfile import parse_team
 
 

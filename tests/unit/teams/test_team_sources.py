@@ -11,9 +11,8 @@ import pytest
 from interlock.protocol.base import Json
 from interlock.protocol.team import Team
 from interlock.runtime import sources
-from interlock.runtime.sources import (
+from interlock.runtime.source_errors import (
     ArgumentInvalid,
-    FrozenJob,
     InputRepeated,
     InputsMissing,
     InputWrongType,
@@ -25,10 +24,8 @@ from interlock.runtime.sources import (
     SourcesTooLarge,
     SourceUnreadable,
     UnknownInput,
-    freeze,
-    freeze_values,
-    parse_inputs,
 )
+from interlock.runtime.sources import FrozenJob, freeze, freeze_values, parse_inputs
 from interlock.runtime.teamfile import LoadedTeam, parse_team
 
 
@@ -216,10 +213,11 @@ def test_one_value_means_one(tmp_path: Path) -> None:
 
 
 def test_a_job_carries_only_so_much(docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All files of a job count together against one limit."""
+    """All that is to stand in the job itself counts together against one limit."""
     monkeypatch.setattr(sources, "MAX_CHARACTERS", 2)
+    inputs = {"x": {}, "y": {}, "z": {}}
     with pytest.raises(SourcesTooLarge):
-        frozen(docs, {"x": {"type": "files"}}, "x=docs/*.md", "x=docs/d.txt")
+        frozen(docs, inputs, "x=@docs/a.md", "y=@docs/b.md", "z=@docs/d.txt")
 
 
 def test_values_of_programs_read_no_files(docs: Path) -> None:
