@@ -79,11 +79,13 @@ def _below(root: int, parents: Mapping[int, int]) -> Iterator[int]:
 
 
 def _kind(pid: int) -> str:
-    """Return ``client``, ``broker``, ``manager``, ``workers`` or ``verifiers``; empty where that is not known yet."""
+    """Return ``model_server``, ``client``, ``broker``, ``manager``, ``workers`` or ``verifiers``; empty where that is not known yet."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     except OSError:
         return ""
+    if "interlock.testing" in words:
+        return "model_server"
     if "interlock.runtime.cli" in words:
         return "client"
     if any("nats-server" in word for word in words):

@@ -50,6 +50,7 @@ def main() -> None:
         "ratio": round(rate / by_hand, 2),
         "cpu_ms_per_item": round(sum(per_item.values()), 2),
         "cpu_ms_by_part": per_item,
+        "model_server_ms_per_item": round(parts.get("model_server", 0) / (len(finished) - 1) * 1000, 2),
         "start_cpu_s": round(sum(cpu.spent(0, min(finished)).values()), 2),
         "profile": "durable" if options.durable else "fast",
         "items": options.items,
@@ -133,7 +134,7 @@ def _interlock(folder: Path, url: str, options: argparse.Namespace) -> tuple[lis
             stdout=subprocess.DEVNULL,
             stderr=errors,
         )
-        with CpuWatch(process.pid).watching() as cpu:
+        with CpuWatch(os.getpid()).watching() as cpu:
             status = process.wait()
         errors.seek(0)
         if status:
