@@ -39,7 +39,7 @@ from interlock.runtime.bus_errors import BusError
 from interlock.runtime.client import JobNotFound, read_job, read_jobs
 from interlock.runtime.closing import JobLeftOpen
 from interlock.runtime.config import Toolkit
-from interlock.runtime.failures import Mistake, first_error
+from interlock.runtime.failures import FileUnwritable, Mistake, first_error
 from interlock.runtime.keyring import reach
 from interlock.runtime.killswitch import JobKilled, describe_order
 from interlock.runtime.launch import Interruption, JobInterrupted, Order, run_job
@@ -53,7 +53,7 @@ from interlock.runtime.supervisor import AgentProcessFailed
 from interlock.runtime.teamfile import LoadedTeam, TeamFileInvalid, load_team
 from interlock.runtime.view import open_view
 
-__all__ = ["EXIT_OF_STATUS", "model_problem", "place_of", "print_one", "run", "toolkit_of"]
+__all__ = ["EXIT_OF_STATUS", "model_problem", "place_of", "print_one", "run", "toolkit_of", "writable"]
 
 EXIT_OF_STATUS = {"succeeded": 0, "failed": 1, "partial": 3, "killed": 4, "running": 0}
 """The exit status for each status of a job."""
@@ -164,6 +164,7 @@ def _run(options: argparse.Namespace) -> int:
         options.guard,
         options.autonomy,
         toolkit,
+        writable(options.results),
     )
     tracing = Tracing.from_environment("interlock-client")
     try:
@@ -173,6 +174,19 @@ def _run(options: argparse.Namespace) -> int:
     report = report_of(state)
     print_one(options, report, print_report)
     return EXIT_OF_STATUS[report.status]
+
+
+def writable(path: Path | None) -> Path | None:
+    """Return ``path`` once it is an empty file that can be written.
+
+    :raises FileUnwritable: it cannot be
+    """
+    if path is not None:
+        try:
+            path.write_bytes(b"")
+        except OSError as error:
+            raise FileUnwritable(path, error.strerror or str(error)) from None
+    return path
 
 
 def toolkit_of(loaded: LoadedTeam) -> Toolkit:

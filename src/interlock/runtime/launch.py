@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import anyio
 
@@ -25,6 +26,7 @@ from interlock.runtime.credentials import parties_of
 from interlock.runtime.failures import first_error
 from interlock.runtime.killswitch import GUARDS, Guard, Guardian
 from interlock.runtime.place import Place, open_bus
+from interlock.runtime.results import write_results
 from interlock.runtime.staffing import models_used, process_configs, queues_of
 from interlock.runtime.supervisor import Supervisor, supervised
 from interlock.runtime.view import View
@@ -59,6 +61,8 @@ class Order:
     autonomy: Autonomy | None = None
     """None: as the team says."""
     toolkit: Toolkit = NO_TOOLKIT
+    results: Path | None = None
+    """Where what its tasks come to is written while it runs."""
 
 
 class Interruption:
@@ -162,7 +166,9 @@ async def _run(
         configs = [config.model_copy(update={"patience": ground.patience}) for config in configs]
         hide = Secrets.from_environment(order.team.secrets, environment).scrub
         leased = supervised(configs, environment, lease=guardian.seconds, hide=hide)
-        async with leased as supervisor, anyio.create_task_group() as group:
+        async with leased as supervisor, anyio.create_task_group() as writers, anyio.create_task_group() as group:
+            if order.results is not None:
+                writers.start_soon(write_results, bus, job, order.results)
             group.start_soon(_obey, guardian, supervisor, order.team, interruption)
             async with aclosing(watch(bus, job)) as news:
                 async for progress in news:
