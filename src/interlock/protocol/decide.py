@@ -13,11 +13,12 @@ from typing import TypedDict
 
 from interlock.protocol.messages import AttemptSummary, Feedback, JobStatus, TaskOutcome
 from interlock.protocol.plan import task_id
-from interlock.protocol.state import Attempt, JobState, Phase, TaskState
+from interlock.protocol.state import Attempt, JobState, Phase, StepState, TaskState
 from interlock.protocol.team import Handover, Step
 
 __all__ = [
     "NO",
+    "POISON",
     "REPEATED_FEEDBACK",
     "AcceptPlan",
     "AnswerByDefault",
@@ -28,12 +29,16 @@ __all__ = [
     "ExpandStep",
     "deadline_of",
     "decide",
+    "exhausted",
     "repetition",
     "wakes_at",
 ]
 
 NO = "no"
 """The answer that a question without a default is given when its time is over."""
+
+POISON = "poison"
+"""What the reason of a task begins with over which process after process died."""
 
 REPEATED_FEEDBACK = 3
 """How often in a row the same objections may be raised before the task counts as going in circles."""
@@ -118,7 +123,7 @@ def decide(
     """
     if state.submitted is None or state.closed is not None:
         return ()
-    stop = killed or _exhausted(state, now)
+    stop = killed or exhausted(state, now)
     if stop:
         return _stop(state, stop, killed=killed is not None)
     if state.rejected is not None:
@@ -173,10 +178,10 @@ def _after(start: datetime, seconds: float | None) -> datetime | None:
 def repetition(task: TaskState) -> str:
     """Return how the task goes in circles (the same result again, the same objections again), or an empty string."""
     current = task.current
-    for earlier in task.attempts[:-1]:
+    for earlier in task.counting[:-1]:
         if current.fingerprint is not None and current.fingerprint == earlier.fingerprint:
             return f"attempt {current.number} gave the same result as attempt {earlier.number}"
-    recent = task.attempts[-REPEATED_FEEDBACK:]
+    recent = task.counting[-REPEATED_FEEDBACK:]
     if len(recent) == REPEATED_FEEDBACK and len({_objections_key(attempt) for attempt in recent}) == 1:
         return f"attempts {recent[0].number} to {current.number} met the same objections"
     return ""
@@ -186,7 +191,7 @@ def _objections_key(attempt: Attempt) -> tuple[tuple[str, str], ...]:
     return tuple((objection.criterion, objection.evidence) for objection in attempt.objections)
 
 
-def _exhausted(state: JobState, now: datetime) -> str:
+def exhausted(state: JobState, now: datetime) -> str:
     """Return which bound of the job is used up, or an empty string."""
     if state.submitted is None:
         return ""
@@ -214,7 +219,7 @@ def _stop(state: JobState, reason: str, *, killed: bool) -> tuple[Command, ...]:
         else CloseTask(task.id, task.current.number, task.head, "cancelled", reason=reason)
         for task in state.open_tasks()
     )
-    unbegun = tuple(CloseTask(task, 0, head, "cancelled", reason=reason) for task, head in _unbegun(state))
+    unbegun = tuple(CloseTask(*task, "cancelled", reason=reason) for task in _unbegun(state))
     if closing or unbegun:
         return (*closing, *unbegun)
     return (CloseJob(state.head, "killed" if killed else _status(state), reason),)
@@ -229,15 +234,18 @@ def _accept(task: TaskState) -> CloseTask:
     return CloseTask(task.id, task.current.number, task.head, "accepted", stands=task.current.number)
 
 
-def _unbegun(state: JobState) -> Iterator[tuple[str, int]]:
-    """Yield the tasks that were never assigned, with the heads of their chains."""
+def _unbegun(state: JobState) -> Iterator[tuple[str, int, int]]:
+    """Yield the tasks that were never assigned or were put back, with their last attempt and their chain's head."""
+    for known in state.tasks.values():
+        if known.phase is Phase.RETRIED:
+            yield known.id, len(known.attempts), known.head
     for name in state.order:
         step = state.steps[name]
         indices = [None] if step.spec.for_each is None else range(step.next_index, step.size or 0)
         for index in indices:
             if not state.has_begun(step, index):
                 task = task_id(name, index)
-                yield task, state.head_of(task)
+                yield task, 0, state.head_of(task)
 
 
 def _answer(state: JobState, task: TaskState) -> Command:
@@ -252,6 +260,9 @@ def _answer(state: JobState, task: TaskState) -> Command:
         return CloseTask(task.id, task.current.number, task.head, "failed", reason=reason)
     if _passed(task):
         return _accept(task)
+    if task.current.result is not None and task.current.result.poison:
+        reason = f"{POISON}: {task.current.result.reason}"
+        return CloseTask(task.id, task.current.number, task.head, "failed", reason=reason)
     step = state.steps[task.step].spec
     circles = repetition(task)
     agent = _next_agent(step, task, circling=bool(circles))
@@ -285,7 +296,7 @@ def _resume(state: JobState, task: TaskState) -> Assign:
 def _next_agent(step: Step, task: TaskState, *, circling: bool) -> str | None:
     """Return who tries next: the same agent while it may, then the one that takes over, then nobody."""
     agent = task.current.role.partition("@")[0]
-    tried = sum(attempt.role == task.current.role for attempt in task.attempts)
+    tried = sum(attempt.role == task.current.role for attempt in task.counting)
     handover = step.on_failure if isinstance(step.on_failure, Handover) else None
     if handover is not None and handover.agent == step.agent:
         handover = None  # an agent cannot take over from itself: that would never end
@@ -332,10 +343,10 @@ def _expansions(state: JobState) -> Iterator[ExpandStep]:
 def _blocked_tasks(state: JobState) -> tuple[CloseTask, ...]:
     """Close the steps of one task whose needs delivered nothing."""
     return tuple(
-        CloseTask(name, 0, state.head_of(name), "cancelled", reason=obstacle)
+        CloseTask(name, _made(state, name), state.head_of(name), "cancelled", reason=obstacle)
         for name in state.order
         if state.steps[name].spec.for_each is None
-        and name not in state.tasks
+        and state.may_begin(state.steps[name], None)
         and state.ready(name)
         and (obstacle := state.obstacle(name))
     )
@@ -348,14 +359,38 @@ def _room(state: JobState, window: int | None) -> int:
 
 
 def _first_assignments(state: JobState) -> Iterator[Assign]:
-    """Yield the tasks that can begin, in the order of the queue and of the items."""
+    """Yield the tasks that can begin, or begin again, in the order of the queue and of the items."""
     for name in state.queue:
-        step = state.steps[name]
+        step = state.steps.get(name)
+        if step is None:  # an item that was put back
+            again = state.tasks[name]
+            yield _first(state, state.steps[again.step], again.index)
+            continue
         for position in range(step.next_index, step.size or 0):
             index = None if step.spec.for_each is None else position
-            if not state.has_begun(step, index):
-                task = task_id(name, index)
-                yield Assign(task, step.spec, index, 1, step.spec.agent, state.head_of(task))
+            if state.may_begin(step, index):
+                yield _first(state, step, index)
+
+
+def _first(state: JobState, step: StepState, index: int | None) -> Assign:
+    """Begin a task, or begin it again: with its own agent, and told of all attempts that were made before."""
+    task = task_id(step.spec.step, index)
+    known = state.tasks.get(task)
+    return Assign(
+        task,
+        step.spec,
+        index,
+        _made(state, task) + 1,
+        step.spec.agent,
+        state.head_of(task),
+        **_redo(known.attempts if known else ()),
+    )
+
+
+def _made(state: JobState, task: str) -> int:
+    """Return how many attempts of ``task`` were made."""
+    known = state.tasks.get(task)
+    return len(known.attempts) if known else 0
 
 
 def _completion(state: JobState) -> tuple[Command, ...]:

@@ -7,6 +7,7 @@ that it left without a next step waits for the manager, so that whatever was wri
 that waits for a person goes on waiting: the answer follows whatever stands there.
 
 A task goes ``assigned -> result -> verdict`` and from there either to the next ``assigned`` (redo) or to ``closed``.
+What failed or was cancelled may be put back (``job.retried``), also after the job's end, and is then assigned anew.
 An attempt that has to wait for a person goes ``assigned -> asked -> answered -> assigned`` (the same attempt) first.
 Who sends an entry is what the broker authenticated, and only the roles that the assignment names may go on with it.
 """
@@ -15,7 +16,6 @@ from __future__ import annotations  # the map of rpds is generic for type checke
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import assert_never
 
 from rpds import HashTrieMap
 
@@ -25,6 +25,7 @@ from interlock.protocol.messages import (
     EffectInDoubt,
     EffectIntended,
     JobClosed,
+    JobRetried,
     JobSubmitted,
     PlanAccepted,
     PlanExpanded,
@@ -39,6 +40,7 @@ from interlock.protocol.messages import (
     TaskVerdict,
 )
 from interlock.protocol.plan import TaskIdInvalid, check_graph, parse_task_id
+from interlock.protocol.retries import known_beyond, put_back, retry_objection
 from interlock.protocol.state import (
     Attempt,
     Effect,
@@ -73,7 +75,8 @@ def evolve(state: JobState, entry: Entry) -> JobState:
     head = state.head_of(message.task)
     if entry.seq <= head:
         return replace(state, refused=state.refused + 1)
-    if state.closed is not None or message.answers != head:
+    over = state.closed is not None and not isinstance(message, JobRetried)
+    if over or message.answers != head:
         return _refuse(state, entry)
     if message.task == JOB_TASK:
         return _evolve_job(state, entry)
@@ -97,12 +100,11 @@ def settle(state: JobState, task: str) -> JobState:
         settled_head=max(step.settled_head, known.head),
         settled_taint=joined(step.settled_taint, *(one.result.taint for one in known.attempts if one.result)),
     )
-    roles = frozenset(attempt.role for attempt in known.attempts)
     return replace(
         state,
         tasks=state.tasks.remove(task),
         steps=state.steps.insert(known.step, step),
-        reporters=state.reporters.insert(task, roles) if known.acts else state.reporters,
+        reporters=state.reporters.insert(task, known.roles) if known.acts else state.reporters,
     )
 
 
@@ -114,7 +116,8 @@ def _refuse(state: JobState, entry: Entry) -> JobState:
     task = state.tasks.get(name)
     if task is None:
         return replace(state, strays=state.strays.insert(name, entry.seq))
-    waiting = state.waiting if task.phase in {Phase.CLOSED, Phase.ASKED} else state.waiting | {name}
+    idle = task.phase in {Phase.CLOSED, Phase.RETRIED, Phase.ASKED}
+    waiting = state.waiting if idle else state.waiting | {name}
     return replace(state, tasks=state.tasks.insert(name, replace(task, head=entry.seq)), waiting=waiting)
 
 
@@ -138,15 +141,19 @@ def _evolve_job(state: JobState, entry: Entry) -> JobState:
             following = replace(state, rejected=message)
         case JobClosed():
             fits, following = state.submitted is not None and not state.open, replace(state, closed=message)
-        case TaskAssigned() | TaskResult() | TaskVerdict() | TaskClosed():
-            fits, following = False, state
-        case EffectIntended() | QuestionAsked() | QuestionAnswered():
-            fits, following = False, state
-        case EffectDone() | EffectInDoubt():
-            return state
+        case JobRetried():
+            return _retried(
+                replace(state, disordered=state.disordered or known_beyond(state, entry.seq)), message, entry
+            )
         case _:
-            assert_never(message)
+            return _refuse(state, entry)
     return replace(following, head=entry.seq) if fits else _refuse(state, entry)
+
+
+def _retried(state: JobState, message: JobRetried, entry: Entry) -> JobState:
+    if retry_objection(state, message.tasks, message.at):
+        return _refuse(state, entry)
+    return replace(put_back(state, message.tasks), head=entry.seq)
 
 
 def _sound(plan: PlanAccepted) -> bool:
@@ -157,30 +164,18 @@ def _sound(plan: PlanAccepted) -> bool:
 
 def _with_plan(state: JobState, plan: PlanAccepted) -> JobState:
     steps = {step.step: StepState(step, size=1 if step.for_each is None else None) for step in plan.steps}
-    return _with_queue(
-        replace(
-            state,
-            version=plan.version,
-            steps=HashTrieMap(steps),
-            order=tuple(step.step for step in plan.steps),
-            result_steps=plan.result_steps,
-        )
-    )
+    return replace(
+        state,
+        version=plan.version,
+        steps=HashTrieMap(steps),
+        order=tuple(step.step for step in plan.steps),
+        result_steps=plan.result_steps,
+    ).queued()
 
 
 def _with_expansion(state: JobState, step: StepState, message: PlanExpanded) -> JobState:
     expanded = replace(step, size=message.items, blocked=message.reason, stored=message.stored)
-    return _with_queue(replace(state, steps=state.steps.insert(message.step, expanded)))
-
-
-def _with_queue(state: JobState) -> JobState:
-    """Append the steps whose tasks may begin from here on."""
-    more = (
-        name
-        for name in state.order
-        if name not in state.queue and state.steps[name].size and state.ready(name) and not state.obstacle(name)
-    )
-    return replace(state, queue=(*state.queue, *more))
+    return replace(state, steps=state.steps.insert(message.step, expanded)).queued()
 
 
 def _evolve_task(state: JobState, task: TaskState | None, entry: Entry) -> JobState:
@@ -274,8 +269,8 @@ def _recorded(state: JobState, message: EffectDone | EffectInDoubt) -> JobState:
 def _reporters(state: JobState, task: str) -> frozenset[str]:
     """Return the roles that were ever given ``task``."""
     known = state.tasks.get(task)
-    now = frozenset(attempt.role for attempt in known.attempts) if known else frozenset[str]()
-    return now | state.reporters.get(task, frozenset())
+    before = state.reporters.get(task, frozenset())
+    return before | known.roles if known else before
 
 
 def _assigned(state: JobState, task: TaskState | None, message: TaskAssigned, entry: Entry) -> JobState:
@@ -299,8 +294,17 @@ def _assigned(state: JobState, task: TaskState | None, message: TaskAssigned, en
         )
         step = replace(step, open=step.open + 1)
     else:
-        task = replace(task, head=entry.seq, phase=Phase.ASSIGNED, attempts=(*task.attempts, attempt), question=None)
-        step = replace(step, redone=step.redone + 1)
+        begins = task.phase is Phase.RETRIED
+        state = _unqueued(state, task) if begins else state
+        step = replace(step, open=step.open + begins, redone=step.redone + bool(task.attempts))
+        task = replace(
+            task,
+            head=entry.seq,
+            phase=Phase.ASSIGNED,
+            attempts=(*task.attempts, attempt),
+            label=message.label or task.label,
+            question=None,
+        )
     state = replace(state, tasks=state.tasks.insert(task.id, task), waiting=state.waiting - {task.id})
     return replace(state, steps=state.steps.insert(message.step, _advanced(state, step)))
 
@@ -313,6 +317,8 @@ def _may_assign(state: JobState, task: TaskState | None, message: TaskAssigned) 
         return place is not None and begins and (place[0].spec.step, place[1]) == _named(message)
     if message.resumes:
         return task.phase is Phase.ANSWERED and _same_attempt(task, message)
+    if task.phase is Phase.RETRIED:
+        return message.attempt == len(task.attempts) + 1 and (task.step, task.index) == _named(message)
     verdict = task.current.verdict if task.attempts else None
     return (
         task.phase is Phase.VERDICT
@@ -335,6 +341,14 @@ def _same_attempt(task: TaskState, message: TaskAssigned) -> bool:
 
 def _named(message: TaskAssigned) -> tuple[str, int | None]:
     return message.step, message.index
+
+
+def _unqueued(state: JobState, task: TaskState) -> JobState:
+    """Take an item out of the queue that was put back; a step stays there."""
+    if task.index is None or task.id not in state.queue:
+        return state
+    place = state.queue.index(task.id)
+    return replace(state, queue=(*state.queue[:place], *state.queue[place + 1 :]))
 
 
 def _advanced(state: JobState, step: StepState) -> StepState:
@@ -383,6 +397,10 @@ def _closed(state: JobState, task: TaskState | None, message: TaskClosed, entry:
     step = state.steps[task.step]
     if task.phase is Phase.CLOSED or not _may_close(task, message):
         return _refuse(state, entry)
+    if task.phase is Phase.RETRIED:
+        state = _unqueued(state, task)
+    else:
+        step = replace(step, open=step.open - 1)
     task = replace(
         task,
         head=entry.seq,
@@ -398,14 +416,14 @@ def _closed(state: JobState, task: TaskState | None, message: TaskClosed, entry:
         waiting=state.waiting - {task.id},
         asking=state.asking - {task.id},
     )
-    return _with_count(state, replace(step, open=step.open - 1), message.outcome)
+    return _with_count(state, step, message.outcome)
 
 
 def _may_close(task: TaskState, message: TaskClosed) -> bool:
     """Whether ``message`` accepts what was found to pass, and nothing else is ever accepted."""
     if message.outcome != "accepted":
         return message.stands is None
-    verdict = task.current.verdict
+    verdict = task.current.verdict if task.attempts else None
     return (
         task.phase is Phase.VERDICT
         and verdict is not None
@@ -451,7 +469,7 @@ def _with_count(state: JobState, step: StepState, outcome: TaskOutcome) -> JobSt
     """Count one more closed task of ``step``; the last one may let other steps begin."""
     step = _count(step, outcome)
     state = replace(state, steps=state.steps.insert(step.spec.step, step))
-    return _with_queue(state) if step.complete else state
+    return state.queued() if step.complete else state
 
 
 def _count(step: StepState, outcome: TaskOutcome) -> StepState:

@@ -52,6 +52,7 @@ PARTICIPANTS: Mapping[str, Participants] = {
     "effect.done": Participants(("worker",), ("manager", "worker", "client")),
     "effect.in_doubt": Participants(("worker",), ("manager", "worker", "client")),
     "job.closed": Participants(("manager",), ("client",)),
+    "job.retried": Participants(("client",), ("manager",)),
 }
 """For each kind of message who sends it and who acts on it; every participant may read the whole log of a job."""
 

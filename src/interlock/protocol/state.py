@@ -7,7 +7,7 @@ from __future__ import annotations  # the map of rpds is generic for type checke
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 
@@ -65,6 +65,8 @@ class Phase(Enum):
     RESULT = "result"
     VERDICT = "verdict"
     CLOSED = "closed"
+    RETRIED = "retried"
+    """It was closed and put back: it waits to be assigned again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,8 @@ class TaskState:
     """What people call the task's item."""
     question: Question | None = None
     """The last one that was asked about the current attempt."""
+    base: int = 0
+    """How many attempts were made before the task was last put back: they count no more."""
     acts: bool = False
     """Whether it ever announced a change outside."""
     usage: Usage = field(default_factory=Usage)
@@ -160,6 +164,16 @@ class TaskState:
     def current(self) -> Attempt:
         """The attempt that the chain is at. Only for a task that was ever assigned."""
         return self.attempts[-1]
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """Who was ever given the task."""
+        return frozenset(attempt.role for attempt in self.attempts)
+
+    @property
+    def counting(self) -> tuple[Attempt, ...]:
+        """The attempts since the task was last put back."""
+        return self.attempts[self.base :]
 
     @property
     def output(self) -> Json:
@@ -225,8 +239,9 @@ class JobState:
     order: tuple[str, ...] = ()
     """The steps as the plan lists them."""
     queue: tuple[str, ...] = ()
-    """The steps whose tasks may begin, in the order in which the log made them ready. It only grows, so that managers
-    with views of different age begin tasks in the same order and stay below ``limits.parallel`` together."""
+    """The steps whose tasks may begin, in the order in which the log made them ready, and the items that were put back.
+    What is new comes last, so that managers with views of different age begin tasks in the same order and stay below
+    ``limits.parallel`` together."""
     result_steps: tuple[str, ...] = ()
     tasks: HashTrieMap[str, TaskState] = field(default_factory=lambda: HashTrieMap({}))
     waiting: frozenset[str] = frozenset()
@@ -243,6 +258,9 @@ class JobState:
     closed: JobClosed | None = None
     refused: int = 0
     """Entries that are no next step of their chain, and entries seen before."""
+    disordered: bool = False
+    """Whether an entry that puts tasks back was folded after one that follows it in the log. The state may then be
+    wrong: fold the log again from the start."""
     origin: str | None = None
     """Traceparent of whoever submitted the job."""
 
@@ -295,9 +313,23 @@ class JobState:
         barren = [need for need in self.steps[step].spec.needs if self.steps[need].barren]
         return f"nothing was accepted of {', '.join(barren)}, which it needs" if barren else ""
 
+    def may_begin(self, step: StepState, index: int | None) -> bool:
+        """Return whether the task of ``step`` for an item was never known or was put back, and is not assigned."""
+        known = self.tasks.get(task_id(step.spec.step, index))
+        return known.phase is Phase.RETRIED if known else not self.has_begun(step, index)
+
+    def queued(self) -> JobState:
+        """Return the state with the steps appended to the queue whose tasks may begin from here on."""
+        more = (
+            name
+            for name in self.order
+            if name not in self.queue and self.steps[name].size and self.ready(name) and not self.obstacle(name)
+        )
+        return replace(self, queue=(*self.queue, *more))
+
     def open_tasks(self) -> Iterable[TaskState]:
         """Yield the tasks that are assigned and not closed."""
-        return (task for task in self.tasks.values() if task.phase is not Phase.CLOSED)
+        return (task for task in self.tasks.values() if task.phase not in {Phase.CLOSED, Phase.RETRIED})
 
     def tasks_of(self, step: str) -> list[TaskState]:
         """Return the tasks of ``step`` that the log knows and that are not settled, in item order."""

@@ -25,6 +25,7 @@ from interlock.protocol.messages import (
     Envelope,
     Grant,
     JobClosed,
+    JobRetried,
     JobSubmitted,
     Message,
     PlanAccepted,
@@ -223,6 +224,11 @@ class Story:
             "answers": current.head,
             "by": current.current.role,
         }
+
+    def retry(self, *tasks: str, **fields: Any) -> None:
+        """Let an operator put tasks back."""
+        common = {"id": f"m{len(self.log)}", "ns": "n", "job": "j", "at": self.now, "answers": self.state.head}
+        self.tell(JobRetried.model_validate({**common, "tasks": tasks, **fields}))
 
     def attempt(self, task: str, verdict: Verdict = "pass", output: Json = None, evidence: str | None = None) -> None:
         """Let one attempt be made and judged, and the manager answer it."""
