@@ -165,6 +165,8 @@ def _run(options: argparse.Namespace) -> int:
         options.autonomy,
         toolkit,
         writable(options.results),
+        items=frozen.items,
+        lists=frozen.lists,
     )
     tracing = Tracing.from_environment("interlock-client")
     try:

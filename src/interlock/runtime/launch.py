@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
@@ -24,9 +24,11 @@ from interlock.runtime.closing import JobLeftOpen, close_killed
 from interlock.runtime.config import ACK_WAIT, NO_TOOLKIT, Toolkit
 from interlock.runtime.credentials import parties_of
 from interlock.runtime.failures import first_error
+from interlock.runtime.item_sources import ItemSource
 from interlock.runtime.killswitch import GUARDS, Guard, Guardian
 from interlock.runtime.place import Place, open_bus
 from interlock.runtime.results import write_results
+from interlock.runtime.sources import FrozenJob, store
 from interlock.runtime.staffing import models_used, process_configs, queues_of
 from interlock.runtime.supervisor import Supervisor, supervised
 from interlock.runtime.view import View
@@ -63,6 +65,9 @@ class Order:
     toolkit: Toolkit = NO_TOOLKIT
     results: Path | None = None
     """Where what its tasks come to is written while it runs."""
+    items: Mapping[str, ItemSource] = field(default_factory=dict[str, ItemSource])
+    """As in ``FrozenJob``, and so are the ``lists``."""
+    lists: Mapping[str, ItemSource] = field(default_factory=dict[str, ItemSource])
 
 
 class Interruption:
@@ -147,16 +152,19 @@ async def _run(
     interruption: Interruption,
 ) -> JobState:
     bus, address = ground.bus, ground.address
+    given = await store(FrozenJob(order.team, order.inputs, order.items, order.lists), bus)
     with anyio.CancelScope(shield=True):  # there is a job or there is none
         await submit(
             bus,
             tracing,
-            order.team,
+            given.team,
             order.goal,
-            order.inputs,
+            given.inputs,
             job,
             autonomy=order.autonomy,
             toolkit=order.toolkit,
+            items=given.items,
+            stored=given.stored,
         )
     state = JobState()
     async with _engine(order.team, view) as environment, _queues(ground, order.team, job) as lane:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Seq
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from interlock.protocol.base import Json
 from interlock.protocol.criteria import AnyCriterion, CommandCriterion
@@ -195,15 +196,20 @@ def _frozen(loaded: LoadedTeam, values: Mapping[str, _Value], reader: "_Reader")
 
 
 def _from_program(name: str, spec: Input | None, value: Given) -> _Value:
+    kind = spec.type if spec else None
     if not isinstance(value, str | dict | list) and isinstance(value, Iterable | AsyncIterable):
-        if spec is not None and spec.type not in {"files", "jsonl", "array"}:
-            raise InputWrongType(name, expected(spec.type, frozen=True), "items")
-        return GivenSource(name, spec.type if spec else None, value)
-    if spec is None:
+        if kind is not None and kind not in {"files", "jsonl", "array"}:
+            raise InputWrongType(name, expected(kind, frozen=True), "items")
+        return GivenSource(name, kind, value)
+    return _from_value(name, kind, cast("Json", value))
+
+
+def _from_value(name: str, kind: InputType | None, value: Json) -> _Value:
+    if kind is None:
         return value
-    if not fits_frozen(spec.type, value):
-        raise InputWrongType(name, expected(spec.type, frozen=True), shown(value))
-    return from_values(name, spec.type, value) if isinstance(value, list) and spec.type != "array" else value
+    if not fits_frozen(kind, value):
+        raise InputWrongType(name, expected(kind, frozen=True), shown(value))
+    return from_values(name, kind, value) if isinstance(value, list) and kind != "array" else value
 
 
 def _complete(loaded: LoadedTeam, values: Mapping[str, _Value], reader: "_Reader", home: Path) -> Mapping[str, _Value]:
