@@ -8,7 +8,7 @@ import anyio
 from interlock.protocol.messages import Envelope
 from interlock.protocol.subjects import chain_subjects, log_subject, parse_log_subject
 from interlock.runtime._batch import Ready, portions, publish_batch
-from interlock.runtime._jetstream import NO_ROOM, SEQUENCE_WRONG, Raw, answer_of, direct_get, last_on
+from interlock.runtime._jetstream import NO_ROOM, SEQUENCE_WRONG, Raw, answer_of, direct_get, last_on, lead
 from interlock.runtime._wire import Wire
 from interlock.runtime.bus_errors import (
     AnswerRefused,
@@ -16,6 +16,7 @@ from interlock.runtime.bus_errors import (
     BrokerComplaint,
     BrokerUnreachable,
     BusError,
+    LeaderMissing,
     LogFull,
     ReplyMissing,
 )
@@ -26,6 +27,8 @@ EXPECTED_ON = "Nats-Expected-Last-Subject-Sequence-Subject"
 
 
 _RETRY_SECONDS = 0.05
+_LED_SECONDS = 1.0
+"""An acknowledgement shows for so long that the stream has a leader that most of the cluster follows."""
 
 Sending: TypeAlias = tuple[Envelope, bytes, Mapping[str, str]]
 """A message, its body on the wire, and its headers."""
@@ -38,11 +41,13 @@ class Appender:
         self._wire = wire
         self._stream = stream
         self._settle_seconds = settle_seconds
+        self._led_until = 0.0
 
     async def append(self, message: Envelope, body: bytes, headers: Mapping[str, str]) -> int:
         """Append ``message``, whose body on the wire is ``body``; see ``Bus.append``."""
         ready = _ready(message, body, headers)
         subject, full = ready.subject, ready.headers
+        await self._see_leader()
         try:
             return await self._publish(subject, body, full)
         except ReplyMissing:  # it may have entered
@@ -54,6 +59,7 @@ class Appender:
 
     async def append_all(self, messages: Sequence[Sending]) -> list[int | BusError]:
         """Append messages of different chains at once; return for each its sequence, or why it did not enter."""
+        await self._see_leader()
         ready = [_ready(*one) for one in messages]
         outcomes: list[int | BusError] = []
         for portion in portions(ready):
@@ -68,6 +74,17 @@ class Appender:
                 outcomes += await _each(these, self.append)
         return outcomes
 
+    async def _see_leader(self) -> None:
+        """See, in a cluster, that what is sent now is let in now or never: a leader that is alone takes it for later.
+
+        Agents may not ask that; what they send has its chain, and they send it again until they know.
+
+        :raises LeaderMissing: most of the cluster is away
+        """
+        if self._wire.in_cluster and self._wire.address.lane is None and anyio.current_time() > self._led_until:
+            await lead(self._wire, self._stream)
+            self._led_until = anyio.current_time() + _LED_SECONDS
+
     async def _settle_one(self, message: Envelope, body: bytes, headers: Mapping[str, str]) -> int:
         ready = _ready(message, body, headers)
         return await self._settle(message, ready.subject, body, ready.headers)
@@ -75,20 +92,23 @@ class Appender:
     async def _publish(self, subject: str, body: bytes, headers: Mapping[str, str]) -> int:
         reply = await self._wire.request(subject, body, headers)
         try:
-            return int(answer_of(subject, reply)["seq"])
+            answer = answer_of(subject, reply)
         except BrokerComplaint as error:
             if error.code in NO_ROOM:
                 raise LogFull(subject, error.text) from None
             raise
+        self._led_until = anyio.current_time() + _LED_SECONDS
+        return int(answer["seq"])
 
     async def _settle(self, message: Envelope, subject: str, body: bytes, headers: Mapping[str, str]) -> int:
         """Find out what became of a message that was sent, and append again what did not enter."""
-        with anyio.move_on_after(self._settle_seconds):
+        seconds = self._settle_seconds / 2 if self._wire.is_up else self._settle_seconds  # up: one look more will do
+        with anyio.move_on_after(seconds):
             while True:
                 await self._wire.wait_up()
                 try:
                     return await self._find_or_append(message, subject, body, headers)
-                except (ReplyMissing, BrokerUnreachable):
+                except (ReplyMissing, BrokerUnreachable, LeaderMissing):
                     await anyio.sleep(_RETRY_SECONDS)
                 except BrokerComplaint as error:
                     if error.code not in SEQUENCE_WRONG:

@@ -27,7 +27,7 @@ class Blobs:
         self._bucket = bucket(ns)
         self._stream = bucket_stream(ns)
 
-    async def ensure(self, replicas: int) -> None:
+    async def ensure(self, replicas: int | None) -> None:
         """Create the bucket unless it is there."""
         prefix = f"$O.{self._bucket}"
         config = {

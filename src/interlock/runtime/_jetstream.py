@@ -10,7 +10,7 @@ from typing import Any
 from nats.aio.msg import Msg
 
 from interlock.runtime._wire import Wire
-from interlock.runtime.bus_errors import BrokerComplaint
+from interlock.runtime.bus_errors import BrokerComplaint, LeaderMissing, ReplyMissing
 
 NS_PER_SECOND = 1_000_000_000
 SEQUENCE_WRONG = frozenset({10071, 10164})
@@ -23,6 +23,19 @@ NO_CONSUMER = 10014
 """The code for a consumer that is not there."""
 
 _NAME_IN_USE = 10058
+_NO_PEERS = frozenset({10005, 10074})
+"""Error codes of a stream with more replicas than there are nodes for."""
+
+_NO_LEADER = 10008
+_COPIES = 3
+"""Replicas in a cluster, where nothing else is asked for: it takes the loss of one node."""
+
+_NEAR_SECONDS = 3.0
+"""A replica that talked to its leader so lately is there: it does so every second or two."""
+
+_MAKE_SECONDS = 10.0
+"""Making a stream takes seconds while a node is missing."""
+
 _UNAVAILABLE = 503
 _NO_MESSAGE = 10037
 _HEADER_LINE = b"NATS/1.0\r\n"
@@ -38,13 +51,16 @@ class Raw:
     headers: Mapping[str, str]
 
 
-async def api(wire: Wire, call: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the answer to a request of the API, such as ``STREAM.INFO.NAME``.
+async def api(
+    wire: Wire, call: str, arguments: Mapping[str, Any] | None = None, seconds: float | None = None
+) -> dict[str, Any]:
+    """Return the answer to a request of the API, such as ``STREAM.INFO.NAME``; ``seconds`` as in ``Wire.request``.
 
     :raises BrokerComplaint: the answer is an error
+    :raises LeaderMissing: the cluster cannot do it right now
     """
     subject = f"{wire.address.api}.{call}"
-    reply = await wire.request(subject, json.dumps(arguments).encode() if arguments else b"")
+    reply = await wire.request(subject, json.dumps(arguments).encode() if arguments else b"", seconds=seconds)
     return answer_of(subject, reply)
 
 
@@ -52,9 +68,12 @@ def answer_of(subject: str, reply: Msg) -> dict[str, Any]:
     """Return the JSON that ``reply`` carries.
 
     :raises BrokerComplaint: it is an error
+    :raises LeaderMissing: the cluster could not do it right now
     """
     answer: dict[str, Any] = json.loads(reply.data)
     if error := answer.get("error"):
+        if error.get("err_code") == _NO_LEADER:
+            raise LeaderMissing(subject, error.get("description", ""))
         raise BrokerComplaint(
             subject, error.get("err_code", 0), error.get("description", ""), temporary=error.get("code") == _UNAVAILABLE
         )
@@ -62,12 +81,50 @@ def answer_of(subject: str, reply: Msg) -> dict[str, Any]:
 
 
 async def ensure_stream(wire: Wire, config: Mapping[str, Any]) -> None:
-    """Create a stream, unless there is one of that name: an operator may have made it with other settings."""
+    """Create a stream, unless there is one of that name: an operator may have made it with other settings.
+
+    ``num_replicas`` None leaves it to the broker's cluster how many there are: three, or one where that has no room
+    for three. A number is what the stream has afterwards, also where it was there with another one.
+
+    :raises BrokerComplaint: the cluster has fewer nodes than replicas are asked for, for one
+    """
+    wanted = config["num_replicas"]
     try:
-        await api(wire, f"STREAM.CREATE.{config['name']}", config)
+        await _create(wire, {**config, "num_replicas": wanted or (_COPIES if wire.in_cluster else 1)})
     except BrokerComplaint as error:
-        if error.code != _NAME_IN_USE:
+        if wanted is None and error.code in _NO_PEERS:
+            await _create(wire, {**config, "num_replicas": 1})
+        elif error.code != _NAME_IN_USE:
             raise
+        elif wanted is not None:
+            await change_stream(wire, config["name"], {"num_replicas": wanted})
+
+
+async def _create(wire: Wire, config: Mapping[str, Any]) -> None:
+    """Create a stream, asking again where a cluster did not answer: the node that was to may have gone."""
+    call = f"STREAM.CREATE.{config['name']}"
+    try:
+        await api(wire, call, config, seconds=_MAKE_SECONDS)
+    except (ReplyMissing, LeaderMissing):
+        if not wire.in_cluster:
+            raise
+        await api(wire, call, config, seconds=_MAKE_SECONDS)
+
+
+async def lead(wire: Wire, stream: str) -> dict[str, Any]:
+    """Return what a stream's leader says of it, if it can know that it leads: most replicas talked to it just now.
+
+    A node that was cut off from the others believes for some ten seconds that it leads, and would answer from what it
+    has, which may be old.
+
+    :raises LeaderMissing: it cannot know
+    """
+    info = await api(wire, f"STREAM.INFO.{stream}")
+    replicas: list[dict[str, Any]] = (info.get("cluster") or {}).get("replicas") or []
+    near = 1 + sum(not one.get("offline") and one.get("active", 0) < _NEAR_SECONDS * NS_PER_SECOND for one in replicas)
+    if near * 2 <= 1 + len(replicas):
+        raise LeaderMissing(stream, f"its leader is alone with {near - 1} of {len(replicas)} other replicas")
+    return info
 
 
 async def change_stream(wire: Wire, name: str, wanted: Mapping[str, Any]) -> None:
@@ -78,18 +135,26 @@ async def change_stream(wire: Wire, name: str, wanted: Mapping[str, Any]) -> Non
 
 
 async def direct_get(wire: Wire, stream: str, query: Mapping[str, Any]) -> Raw | None:
-    """Return one stored message, perhaps from a replica that lags behind; None where there is none."""
+    """Return the stored message at a sequence, or the first one on a subject from there on; None where there is none.
+
+    Any replica may answer. It may lag behind, but what it has is so: a stream only grows at its end. What it has not is
+    asked of the leader. The last message on a subject is not for this: there a replica's answer can be old.
+    """
     reply = await wire.request(f"{wire.address.api}.DIRECT.GET.{stream}", json.dumps(query).encode())
     headers = dict(reply.headers or {})
     if "Status" in headers:
-        return None
+        return await _leader_get(wire, stream, query) if wire.in_cluster else None
     return Raw(int(headers["Nats-Sequence"]), headers["Nats-Subject"], reply.data, headers)
 
 
 async def last_on(wire: Wire, stream: str, subjects: str) -> Raw | None:
     """Return the last stored message on a wildcard, from the stream's leader; None where there is none."""
+    return await _leader_get(wire, stream, {"last_by_subj": subjects})
+
+
+async def _leader_get(wire: Wire, stream: str, query: Mapping[str, Any]) -> Raw | None:
     try:
-        message = (await api(wire, f"STREAM.MSG.GET.{stream}", {"last_by_subj": subjects}))["message"]
+        message = (await api(wire, f"STREAM.MSG.GET.{stream}", query))["message"]
     except BrokerComplaint as error:
         if error.code == _NO_MESSAGE:
             return None

@@ -17,18 +17,25 @@ from nats.aio.msg import Msg
 
 from interlock.runtime._jetstream import NS_PER_SECOND, Raw
 from interlock.runtime._wire import Wire
-from interlock.runtime.bus_errors import BrokerComplaint, BrokerUnreachable, NobodyListens, PublishDenied, ReplyMissing
+from interlock.runtime.bus_errors import (
+    BrokerComplaint,
+    BrokerUnreachable,
+    LeaderMissing,
+    NobodyListens,
+    PublishDenied,
+    ReplyMissing,
+)
 
 _log = logging.getLogger(__name__)
 
 EXPIRES_SECONDS = 30.0
-HEARTBEAT_SECONDS = 2.5
-SILENCE_SECONDS = 6.0
+HEARTBEAT_SECONDS = 1.5
+SILENCE_SECONDS = 4.0
 """Without a message or a heartbeat for so long the broker has forgotten the requests: a new era begins."""
 
 RETRY_SECONDS = 0.25
 _TOKENS_WITHOUT_DOMAIN = 9
-TEMPORARY = (BrokerUnreachable, ReplyMissing, NobodyListens)
+TEMPORARY = (BrokerUnreachable, ReplyMissing, NobodyListens, LeaderMissing)
 _ENDED = frozenset({"404", "408", "409"})
 
 

@@ -35,7 +35,7 @@ class StateStore:
         self._ns = ns
         self._stream = state_stream(ns)
 
-    async def ensure(self, replicas: int) -> None:
+    async def ensure(self, replicas: int | None) -> None:
         """Make the stream unless it is there.
 
         :raises PublishDenied: these credentials make no streams

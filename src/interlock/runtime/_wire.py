@@ -27,6 +27,7 @@ from interlock.runtime.bus_errors import (
     BrokerRefused,
     BrokerUnreachable,
     BusError,
+    LeaderMissing,
     NobodyListens,
     PayloadTooLarge,
     PublishDenied,
@@ -38,6 +39,9 @@ _log = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 10.0
 """A bound on waiting for a reply over a connection that answers pings; a dead connection is noticed long before."""
+
+CLUSTER_SECONDS = 1.5
+"""The same in a cluster, where a request may have gone to a node that is dead or cut off."""
 
 _RECONNECT_SECONDS = 0.2
 _DRAIN_SECONDS = 1.0
@@ -85,6 +89,11 @@ class _Client(Client):
         if self._transport is not None:
             self._transport.close()  # type: ignore[no-untyped-call]  # nats-py annotates only some methods
         await super()._connect_to_server(s)
+
+    @property
+    def in_cluster(self) -> bool:
+        """Whether the server greeted as a node of a cluster."""
+        return bool(self._server_info.get("cluster"))
 
     async def ping(self, pong: "asyncio.Future[Any]") -> None:
         """Send a PING whose PONG sets the result of ``pong``."""
@@ -150,6 +159,11 @@ class Wire:
         """Whether there is a connection that was alive when last looked at."""
         return self._up.is_set()
 
+    @property
+    def in_cluster(self) -> bool:
+        """Whether the server that was connected to last is a node of a cluster."""
+        return self._client.in_cluster
+
     async def wait_up(self) -> None:
         """Wait until there is a connection."""
         while not self._up.is_set():
@@ -200,7 +214,7 @@ class Wire:
         subject: str,
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
-        seconds: float = REQUEST_SECONDS,
+        seconds: float | None = None,
     ) -> Msg:
         """Send a request and return its reply.
 
@@ -208,12 +222,16 @@ class Wire:
         :raises ReplyMissing: it was sent and the connection broke, or ``seconds`` passed
         :raises PublishDenied: these credentials may not publish to ``subject``
         :raises NobodyListens: nothing is subscribed to ``subject``
+        :raises LeaderMissing: the same in a cluster, where that passes
         """
-        async with self._expecting(subject, seconds) as (token, waiting):
+        async with self._expecting(subject, seconds or (CLUSTER_SECONDS if self.in_cluster else REQUEST_SECONDS)) as (
+            token,
+            waiting,
+        ):
             await self.publish(subject, body, f"{self._inbox}.{token}", headers)
             reply: Msg = await _answer(waiting)
         if reply.headers and reply.headers.get("Status") == _NOBODY:
-            raise NobodyListens(subject)
+            raise LeaderMissing(subject, "nobody listens") if self.in_cluster else NobodyListens(subject)
         return reply
 
     async def subscribe(self, subject: str, receive: Receiver) -> Subscription:
@@ -278,7 +296,7 @@ class Wire:
         self._client, self._refusal = _Client(self._lose), None
         with anyio.move_on_after(seconds) as self._dialling:
             await self._client.connect(
-                self.address.url,
+                self.address.servers,
                 name=self._name,
                 user=self.address.user,
                 password=self.address.password,

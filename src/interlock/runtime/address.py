@@ -19,7 +19,10 @@ class AddressInvalid(ValueError):
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
-        super().__init__(f"the broker's URL must be like nats://HOST:PORT or nats://USER:PASSWORD@HOST:PORT: {reason}")
+        super().__init__(
+            "the broker's URL must be like nats://HOST:PORT or nats://USER:PASSWORD@HOST:PORT, or several of them with "
+            f"commas between: {reason}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class BrokerAddress:
     """A broker's URL and credentials; ``repr`` and ``str`` hide the secrets."""
 
     url: str
-    """``nats://HOST:PORT``, without credentials."""
+    """``nats://HOST:PORT``, without credentials; of a cluster those of several nodes, with commas between."""
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
@@ -45,12 +48,30 @@ class BrokerAddress:
         """What the subjects of JetStream's API begin with for who logs in like this."""
         return API if self.lane is None else AGENT_API
 
+    @property
+    def servers(self) -> list[str]:
+        """The URL of each node that was named: any of them may be asked, and any may be down."""
+        return self.url.split(",")
+
     @classmethod
     def parse(cls, url: str) -> "BrokerAddress":
         """Return the address that ``url`` writes out, its credentials taken out of it.
 
-        :raises AddressInvalid: no such scheme, no host, or a port that is none
+        Several URLs with commas between are nodes of one cluster; credentials in one of them hold for all.
+
+        :raises AddressInvalid: no such scheme, no host, a port that is none, or URLs that do not go together
         """
+        nodes = [cls._parse_one(one.strip()) for one in url.split(",")]
+        if len({node.url.startswith("ws") for node in nodes}) > 1:
+            raise AddressInvalid("web sockets and plain connections do not go together")
+        logins = {(node.user, node.password, node.token) for node in nodes} - {(None, None, None)}
+        if len(logins) > 1:
+            raise AddressInvalid("the nodes of one cluster have the same credentials, these have different ones")
+        user, password, token = logins.pop() if logins else (None, None, None)
+        return cls(",".join(node.url for node in nodes), user, password, token)
+
+    @classmethod
+    def _parse_one(cls, url: str) -> "BrokerAddress":
         parts = urlsplit(url if "://" in url else f"nats://{url}")
         if parts.scheme not in _SCHEMES:
             raise AddressInvalid(f"the scheme {parts.scheme!r} is none of {', '.join(_SCHEMES)}")

@@ -62,8 +62,8 @@ class BusSettings:
     """How long the first connection may take."""
     settle_seconds: float = 3.0
     """How long an append whose acknowledgement got lost may wait for the connection to find out what became of it."""
-    replicas: int = 1
-    """Copies of what is stored: 1, 3 or 5; only for streams that are made now."""
+    replicas: int | None = None
+    """Copies of what is stored, 1, 3 or 5; None: three where streams are made now in a cluster that has the nodes."""
     duplicate_seconds: float = 120.0
     """How long the broker remembers message ids; in a chain nothing depends on it."""
     max_bytes: int | None = None

@@ -13,6 +13,7 @@
     +-- SubscribeDenied      these credentials may not read there
     +-- ReplyMissing         a request was sent and not answered
     +-- NobodyListens        no stream or consumer stands behind a subject
+    +-- LeaderMissing        the cluster has no leader for it right now; nothing was done
     +-- BrokerComplaint      the broker answered a request with an error
     +-- BodyMissing          a stored body is not in the object store
     +-- BodyCorrupt          a stored body is not what its digest says
@@ -33,6 +34,7 @@ __all__ = [
     "BusError",
     "EntryMissing",
     "LanesTaken",
+    "LeaderMissing",
     "LogFull",
     "NamespaceWrong",
     "NobodyListens",
@@ -145,6 +147,18 @@ class NobodyListens(BusError):
     def __init__(self, subject: str) -> None:
         self.subject = subject
         super().__init__(f"nothing listens at {subject}: is JetStream on, and was the stream or consumer deleted?")
+
+
+class LeaderMissing(BusError):
+    """No node of the cluster leads what was asked for: too few nodes are there, or they are choosing one right now.
+
+    What was asked was not done, and will not be by itself.
+    """
+
+    def __init__(self, subject: str, reason: str) -> None:
+        self.subject = subject
+        self.reason = reason
+        super().__init__(f"the cluster has no leader for {subject} right now: {reason}")
 
 
 class BrokerComplaint(BusError):

@@ -237,12 +237,34 @@ def _broker_config(commands: Commands) -> None:
     config.add_argument("--tls-key", metavar="FILE", type=Path, help="its key, PEM")
     config.add_argument("--tls-ca", metavar="FILE", type=Path, help="the certificate that clients are to trust, PEM")
     config.add_argument("--durable", action="store_true", help="have the server write to the disk at once")
+    config.add_argument(
+        "--node",
+        metavar="NAME=HOST",
+        action="append",
+        default=[],
+        help="write the configuration of this node of a cluster; name all nodes, three for example. Where ports differ "
+        "from 4222 and 6222: NAME=HOST:PORT:ROUTE_PORT",
+    )
+    config.add_argument(
+        "--store",
+        metavar="DIR",
+        type=Path,
+        help="where the server keeps its streams (default: beside its configuration)",
+    )
+    config.add_argument("--max-store", metavar="SIZE", type=_size, help="the most that it keeps, such as 20G")
+    config.add_argument("--domain", metavar="NAME", type=_namespace, help="the JetStream domain that the servers are")
     config.add_argument("--force", action="store_true", help="make every key anew; the old ones let nobody in any more")
 
 
 def _namespace(text: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no name of a namespace")
+    return text
+
+
+def _size(text: str) -> str:
+    if not re.fullmatch(r"[1-9][0-9]*[KMGT]?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write a number and K, M, G or T")
     return text
 
 

@@ -16,7 +16,7 @@ import anyio
 
 from interlock.protocol.control import AgentScope, AllScope, ControlOrder, JobScope, Order, TeamScope, stop_of
 from interlock.runtime.bus import Bus
-from interlock.runtime.bus_errors import AppendInDoubt, BrokerUnreachable, ReplyMissing
+from interlock.runtime.failures import BROKER_AWAY
 
 __all__ = ["GUARDS", "Guard", "Guardian", "JobKilled", "command", "describe_order"]
 
@@ -29,8 +29,6 @@ GUARDS: Mapping[Guard, float] = {"strict": 1.0, "available": 15.0}
 
 _LOOK = 0.2
 """Seconds between two looks at the orders: the most that an order takes to be heard of, its message lost."""
-
-_UNHEARD = (BrokerUnreachable, ReplyMissing, AppendInDoubt)
 
 
 class JobKilled(Exception):
@@ -118,7 +116,7 @@ class Guardian:
                         looked(until)
                         with anyio.move_on_after(_LOOK):
                             await news.receive()
-            except _UNHEARD as error:
+            except BROKER_AWAY as error:
                 _log.info("the orders cannot be read: %s", error)
                 await anyio.sleep(_LOOK)
 

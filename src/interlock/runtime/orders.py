@@ -40,7 +40,7 @@ class Orders:
         self._stream = control_stream(ns)
         self._control = Control()
 
-    async def ensure(self, replicas: int) -> None:
+    async def ensure(self, replicas: int | None) -> None:
         """Make the stream unless it is there.
 
         :raises PublishDenied: these credentials make no streams

@@ -1,0 +1,164 @@
+"""A NATS cluster of three nodes on the loopback interface whose nodes a test may kill and bring back."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio.abc import Process
+
+from interlock.backends import _tether
+from interlock.runtime._jetstream import api
+from interlock.runtime._names import log_stream
+from interlock.runtime._nats_server import find_binary
+from interlock.runtime._wire import Wire
+from interlock.runtime.address import BrokerAddress
+from interlock.runtime.brokerconfig import ServerSettings, broker_config
+from interlock.runtime.brokernodes import Member, Node
+from interlock.runtime.bus_errors import BusError
+from interlock.runtime.credentials import Party
+from interlock.runtime.keyring import Keyring
+
+__all__ = ["NAMES", "Cluster"]
+
+NAMES = ("a", "b", "c")
+_READY_SECONDS = 40
+
+
+@dataclass
+class _Server:
+    """One node: its configuration, and its process while it runs."""
+
+    config: Path
+    port: int
+    process: Process | None = None
+
+
+@dataclass
+class Cluster:
+    """Three servers with their stores; ``address`` names all of them."""
+
+    address: BrokerAddress
+    servers: Mapping[str, _Server]
+    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    @classmethod
+    @asynccontextmanager
+    async def run(
+        cls, folder: Path, *, ns: str = "main", parties: Iterable[Party] = (), durable: bool = False
+    ) -> "AsyncIterator[Cluster]":
+        """Run one with its stores and keys in ``folder``, ready to make streams of three replicas."""
+        keyring = Keyring(folder / "keys")
+        keyring.make([Party("operator"), *parties])
+        ports = _free_ports(2 * len(NAMES))
+        nodes = [Node(name, "127.0.0.1", *ports[2 * at : 2 * at + 2]) for at, name in enumerate(NAMES)]
+        servers = {}
+        for node in nodes:
+            home = folder / node.name
+            home.mkdir()
+            member = Member(node, nodes, "secret")
+            config = broker_config(keyring.public(), ns, home / "store", ServerSettings(durable=durable), member)
+            (home / "nats-server.conf").write_text(json.dumps(config))
+            servers[node.name] = _Server(home / "nats-server.conf", node.port)
+        url = ",".join(f"nats://127.0.0.1:{node.port}" for node in nodes)
+        cluster = cls(replace(keyring.login(url, Party("operator")), keys=str(folder / "keys")), servers)
+        try:
+            for name in NAMES:
+                await cluster.start(name)
+            await cluster.ready()
+            yield cluster
+        finally:
+            with anyio.CancelScope(shield=True):
+                for name in NAMES:
+                    await cluster.kill(name)
+
+    def only(self, name: str) -> BrokerAddress:
+        """Return the address that names one node alone."""
+        return replace(self.address, url=f"nats://127.0.0.1:{self.servers[name].port}")
+
+    async def start(self, name: str) -> None:
+        """Start a node that does not run, or bring it back with its store."""
+        server = self.servers[name]
+        command = [str(find_binary()), "--config", str(server.config)]
+        with server.config.with_name("log").open("ab") as log:
+            server.process = await anyio.open_process(
+                [sys.executable, "-I", "-S", str(_tether.__file__), str(os.getpid()), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    async def kill(self, name: str) -> None:
+        """``kill -9`` a node, if it runs, and wait until it is gone."""
+        server = self.servers[name]
+        if server.process is None:
+            return
+        if server.process.returncode is None:
+            os.kill(server.process.pid, signal.SIGKILL)
+        await server.process.wait()
+        await server.process.aclose()
+        server.process = None
+
+    async def ready(self) -> None:
+        """Wait until the cluster makes streams of three replicas: once all nodes have found each other."""
+        await self._until({"name": "PROBE", "subjects": ["probe"], "num_replicas": 3, "storage": "memory"})
+
+    async def leader(self, stream: str) -> str:
+        """Return the node that leads a stream, once there is one."""
+        with anyio.fail_after(_READY_SECONDS):
+            while True:
+                if found := (await self.info(stream)).get("cluster", {}).get("leader"):
+                    return str(found)
+                await anyio.sleep(0.05)
+
+    async def log_leader(self, ns: str) -> str:
+        """Return the node that leads the log of a namespace."""
+        return await self.leader(log_stream(ns))
+
+    async def info(self, stream: str) -> dict[str, Any]:
+        """Return what the cluster says of a stream, once it says something."""
+        return await self._ask(f"STREAM.INFO.{stream}", None)
+
+    async def whole(self, stream: str) -> None:
+        """Wait until every replica of a stream has all that its leader has."""
+        with anyio.fail_after(_READY_SECONDS):
+            while True:
+                replicas = (await self.info(stream)).get("cluster", {}).get("replicas", [])
+                if len(replicas) == 2 and all(one["current"] and not one.get("offline") for one in replicas):
+                    return
+                await anyio.sleep(0.05)
+
+    async def _until(self, config: dict[str, Any]) -> None:
+        await self._ask(f"STREAM.CREATE.{config['name']}", config)
+        await self.whole(config["name"])
+        await self._ask(f"STREAM.DELETE.{config['name']}", None)
+
+    async def _ask(self, call: str, arguments: dict[str, Any] | None) -> dict[str, Any]:
+        """Ask again and again until there is an answer that is no error."""
+        with anyio.fail_after(_READY_SECONDS):
+            while True:
+                try:
+                    async with Wire.open(self.address, "test", 2) as wire:
+                        while True:
+                            with anyio.move_on_after(1):
+                                return await api(wire, call, arguments)
+                except BusError:
+                    await anyio.sleep(0.05)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on right now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
