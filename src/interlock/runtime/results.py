@@ -21,6 +21,7 @@ from interlock.runtime.failures import Mistake
 from interlock.runtime.lean import LeanFold
 
 __all__ = [
+    "EVERY_STEP",
     "ItemResult",
     "StepNotFound",
     "batches_of_results",
@@ -32,6 +33,9 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+
+EVERY_STEP = "*"
+"""What stands for all steps of the plan: the order of the items is kept within each."""
 
 _HELD = 256
 """The most outputs that are held while they wait for their turn; of the others it is held where they stand."""
@@ -118,8 +122,8 @@ class _Sorter:
         :raises StepNotFound: the job has no such step
         """
         task, message = self._fold.take(entry), entry.message
-        if self._step is not None and self.state.version and self._step not in self.state.steps:
-            raise StepNotFound(self._job, self._step, self.state.order)
+        if self._step not in {None, EVERY_STEP} and self.state.version and self._step not in self.state.steps:
+            raise StepNotFound(self._job, str(self._step), self.state.order)
         if isinstance(message, TaskResult):
             known = self.state.tasks.get(message.task)
             if known is not None and known.attempts and known.current.result is message:
@@ -144,6 +148,8 @@ class _Sorter:
         return list(row.put(task.index or 0, kept))
 
     def _wanted(self) -> tuple[str, ...]:
+        if self._step == EVERY_STEP:
+            return self.state.order
         return self.state.result_steps if self._step is None else (self._step,)
 
     def _item(self, task: TaskState) -> ItemResult:
@@ -213,18 +219,17 @@ def line_of(result: ItemResult) -> str:
     return f"{json.dumps(asdict(result), ensure_ascii=False)}\n"
 
 
-async def write_results(bus: Bus, job: str, path: Path, step: str | None = None) -> None:
-    """Write the results of a job to a file while it runs, whole lines and each batch at once, until it is closed.
+async def write_results(bus: Bus, job: str, path: Path) -> None:
+    """Write the results of all steps of a job to a file, whole lines and each batch at once, until it is closed.
 
     A file that takes no more is logged and left: the job does not depend on it.
 
     :raises JobNotFound: the job is not in the log
-    :raises StepNotFound: it has no such step
-    :raises BusError: the broker is away for good
+    :raises BusError: the broker is away for good, or an output cannot be read any more
     """
     try:
         with path.open("w", encoding="utf-8") as file:
-            async with aclosing(batches_of_results(bus, job, step, follow=True)) as batches:
+            async with aclosing(batches_of_results(bus, job, EVERY_STEP, follow=True)) as batches:
                 async for batch in batches:
                     file.write("".join(map(line_of, batch)))
                     file.flush()
