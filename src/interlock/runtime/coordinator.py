@@ -18,7 +18,7 @@ from anyio.abc import TaskGroup
 
 from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Role, role_of
-from interlock.protocol.messages import JobClosed, JobSubmitted
+from interlock.protocol.messages import JobClosed, JobRetried, JobSubmitted
 from interlock.protocol.shares import WEIGHTS, Wish, shares
 from interlock.protocol.state import Entry
 from interlock.protocol.subjects import PARTITIONS, job_chains, partition_of, submitted_subject
@@ -157,7 +157,7 @@ class Coordinator:
         match entry.message:
             case JobSubmitted() as submitted:
                 self._open[submitted.job] = _open(submitted, entry.seq, entry.seq)
-            case retried if retried.kind == "job.retried":
+            case JobRetried() as retried:
                 first = await self._first(retried.job)
                 if first is not None and isinstance(first.message, JobSubmitted):
                     self._open[retried.job] = _open(first.message, first.seq, entry.seq)

@@ -1,7 +1,9 @@
 """Many jobs beside each other: fair shares, orders, and who takes up what."""
 
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
@@ -12,11 +14,12 @@ from tests.oracle import account_of
 from interlock.observability.tracing import Tracing
 from interlock.protocol.control import JobScope
 from interlock.protocol.items import Priority
+from interlock.protocol.messages import JobRetried, TaskAssigned, TaskResult, Verdict
 from interlock.protocol.state import Entry, JobState
 from interlock.protocol.subjects import log_subjects, partition_of
-from interlock.runtime import keeper as keeping
+from interlock.runtime import carrying
 from interlock.runtime.bus import Bus
-from interlock.runtime.client import submit, watch
+from interlock.runtime.client import read_job, submit, watch
 from interlock.runtime.coordinator import Coordinator
 from interlock.runtime.killswitch import command
 from interlock.runtime.partitions import Partitions
@@ -130,7 +133,7 @@ async def test_two_managers_share_the_jobs(bus: Bus) -> None:
             await give(bus, team_of({"step": "s", "for_each": [1, 2]}), job)
         with anyio.fail_after(30):
             while not (first._kept and second._kept and first._kept.keys() | second._kept.keys() == set(jobs)):
-                await anyio.sleep(0.05)
+                await anyio.lowlevel.checkpoint()
         assert not first._kept.keys() & second._kept.keys()
         assert {partition_of(job) for job in second._kept}.isdisjoint(partition_of(job) for job in first._kept)
         leaving.cancel()
@@ -142,7 +145,7 @@ async def test_two_managers_share_the_jobs(bus: Bus) -> None:
 
 async def test_a_job_that_its_keeper_fails_over_holds_up_no_other(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mistake of our own in one job is logged, the job is taken up again, and the others end meanwhile."""
-    carry, failed = keeping.Carrier.advance, anyio.Event()
+    carry, failed = carrying.Carrier.advance, anyio.Event()
 
     async def advance(self: Any, **options: Any) -> None:
         if self.state.submitted.job == "cursed" and not failed.is_set():
@@ -150,10 +153,48 @@ async def test_a_job_that_its_keeper_fails_over_holds_up_no_other(bus: Bus, monk
             raise ZeroDivisionError("a mistake")
         await carry(self, **options)
 
-    monkeypatch.setattr(keeping.Carrier, "advance", advance)
+    monkeypatch.setattr(carrying.Carrier, "advance", advance)
     async with crew(bus), managed(bus):
         await give(bus, team_of({"step": "s"}), "cursed")
         await failed.wait()
         await give(bus, team_of({"step": "s"}), "other")
         states = [await ended(bus, job) for job in ("other", "cursed")]
     assert all(state.closed and state.closed.status == "succeeded" for state in states)
+
+
+async def test_a_job_that_is_put_back_is_taken_up_again(bus: Bus) -> None:
+    """A closed job whose failed task is put back goes on under the same manager, and under one that comes later."""
+    tries: dict[str, int] = {}
+
+    def once_broken(assigned: TaskAssigned) -> str:
+        tries[assigned.task] = tries.get(assigned.task, 0) + 1
+        return f"{assigned.task} {tries[assigned.task]}"
+
+    def judge(result: TaskResult) -> Verdict:
+        return "fail" if result.output in {"s:1 1", "s:1 2"} else "pass"
+
+    async with crew(bus, once_broken, judge):
+        async with managed(bus):
+            await give(bus, team_of({"step": "s", "for_each": [1, 2, 3], "attempts": 1}))
+            before = await ended(bus, "j1")
+            assert before.closed is not None
+            assert before.closed.status == "partial"
+            await put_back(bus, before)
+            while (again := await read_job(bus, "j1")).closed is None or again.head <= before.head + 1:
+                await anyio.lowlevel.checkpoint()
+        assert again.tasks["s:1"].outcome == "failed"
+        await put_back(bus, again)
+        async with managed(bus):
+            while (last := await read_job(bus, "j1")).closed is None or last.head <= again.head + 1:
+                await anyio.lowlevel.checkpoint()
+    assert last.closed is not None
+    assert last.closed.status == "succeeded"
+    assert last.closed.result == ["s:0 1", "s:1 3", "s:2 1"]
+    assert tries == {"s:0": 1, "s:1": 3, "s:2": 1}
+
+
+async def put_back(bus: Bus, state: JobState) -> None:
+    """Put the task s:1 of a closed job back."""
+    await bus.append(
+        JobRetried(id=uuid.uuid4().hex, ns=bus.ns, job="j1", at=datetime.now(UTC), answers=state.head, tasks=("s:1",))
+    )
