@@ -37,6 +37,9 @@ _LOOK = 0.05
 _BACKOFF = (0.1, 0.5, 1.0, 2.0, 5.0)
 """Seconds before a process that died is started again; the last is repeated."""
 
+_BACKOFF_KILLED = 0.5
+"""The most of these seconds where others killed it: its work waits for it, and it is at no fault."""
+
 _STEADY = 10.0
 """Seconds of life after which a process that dies counts as having died for the first time."""
 
@@ -197,7 +200,7 @@ class Supervisor:
             if failures >= _STARTS or stillborn >= _KILLED_STARTS:
                 raise AgentProcessFailed(config.name, life.returncode, life.output, max(failures, stillborn))
             deaths = 1 if life.seconds > _STEADY else deaths + 1
-            pause = _BACKOFF[min(deaths, len(_BACKOFF)) - 1]
+            pause = min(_BACKOFF[min(deaths, len(_BACKOFF)) - 1], _BACKOFF_KILLED if life.killed else _BACKOFF[-1])
             _log.warning("%s ended with %s; starting it again in %s s", config.name, _ending(life.returncode), pause)
             await anyio.sleep(pause)
 
