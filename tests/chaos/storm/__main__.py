@@ -111,18 +111,19 @@ async def _play_in(folder: Path, items: int, dice: random.Random, account: Accou
 
 
 async def _judge(stage: Stage, played: Played | None, account: Account) -> None:
+    if played is not None:
+        (stage.folder / "stderr.log").write_text(played.err)
     async with embedded_broker(stage.state) as address:
         lines = await raw_log(address)
     report = _outputs(played)
     account.finding = judge(lines, stage.expected, report, stage.made, _ONCE)
-    account.recoveries = stage.recoveries("worker")
+    account.recoveries = list(stage.recoveries(lines).values())
     account.gaps = _gaps(stage, lines)
     account.kills = len(stage.kills) + len(stage.reached)
     account.faults += [f"taken over after {one:.1f} s" for one in account.recoveries if one > _RECOVERY_BOUND]
     if played is not None:
         account.faults += [f"did not happen: {one}" for one in played.missed]
         account.faults += [f"exit status {played.status}"] if played.status else []
-        (stage.folder / "stderr.log").write_text(played.err)
 
 
 def _outputs(played: Played | None) -> dict[str, object]:

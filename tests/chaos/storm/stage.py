@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.chaos.storm.points import Point
 from tests.cli import Running, kill, running
+from tests.oracle import Line
 
 from interlock.testing import Answer, Call, CallTool, Reply, ScriptedServer
 
@@ -50,8 +51,6 @@ class Stage:
     team: Path
     kills: list[Kill] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
-    clock: float = 0.0
-    """What ``time.time`` is ahead of ``time.monotonic``."""
 
     @property
     def acting(self) -> int:
@@ -113,20 +112,25 @@ class Stage:
         """How many answers the model has given, about."""
         return len(self.server.seen)
 
-    def recoveries(self, what: str) -> list[float]:
-        """Return, for each call that a killed process left behind, how long it took until another one made it again."""
-        kills = sorted(one.at for one in self.kills if one.what == what)
-        waiting: dict[object, float] = {}
-        found: list[float] = []
-        news = [(seen.began, 1, seen) for seen in self.server.seen]
-        news += [(seen.ended or 0.0, 0, seen) for seen in self.server.clients_left]
-        for at, begins, seen in sorted(news, key=lambda one: one[:2]):
-            key = _attempt_of(seen.call)
-            if begins and key in waiting:
-                found.append(at + self.clock - waiting.pop(key))
-            elif not begins and (before := [kill for kill in kills if kill <= at + self.clock + 0.01]):
-                waiting[key] = before[-1]
+    def recoveries(self, lines: Iterable[Line]) -> dict[int, float]:
+        """Return, for each assignment that a killed worker held, how long it took until another one was handed it.
+
+        Whether it held it still, the log tells: then nothing answers the assignment from before its death.
+        """
+        over = _answered(lines)
+        died = {one.pid: one.at for one in self.kills if one.what == "worker"}
+        found: dict[int, float] = {}
+        for number, (_, pid, seq) in enumerate(handed := self._handed()):
+            later = next((at for at, _, other in handed[number + 1 :] if other == seq), None)
+            if later is not None and pid in died and over.get(seq, later) > died[pid]:
+                found[seq] = max(found.get(seq, 0.0), later - died[pid])
         return found
+
+    def _handed(self) -> list[tuple[float, int, int]]:
+        """Return when which worker was handed which assignment."""
+        path = self.folder / "handed.log"
+        rows = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+        return [(float(at), int(pid), int(seq)) for at, pid, seq in rows]
 
 
 @asynccontextmanager
@@ -134,12 +138,11 @@ async def staged(folder: Path, items: int, dice: Random) -> AsyncIterator[Stage]
     """Lay out a job in ``folder`` and serve its model."""
     shutil.copy(_TOOLS, folder)
     async with ScriptedServer(_reply) as server:
-        clock = time.time() - time.monotonic()
-        stage = Stage(folder, items, dice, server, folder / "team.yaml", clock=clock)
+        stage = Stage(folder, items, dice, server, folder / "team.yaml")
         (folder / "items.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in range(stage.answering)))
         stage.team.write_text(json.dumps(_team(stage.acting), indent=1))
         path = os.pathsep.join([str(_HERE / "faults"), str(_SOURCES)])
-        stage.env |= {"INTERLOCK_MODEL_URL": server.url, "PYTHONPATH": path}
+        stage.env |= {"INTERLOCK_MODEL_URL": server.url, "PYTHONPATH": path, "STORM_HANDED": str(folder / "handed.log")}
         yield stage
 
 
@@ -197,6 +200,18 @@ def _reply(call: Call) -> Reply:
     if (acted := len(call.observations)) < len(acts):
         return CallTool(acts[acted], {"what": f"thing {number}"})
     return Answer("one two three four five six seven eight nine ten" if bad else "acted", delay=delay)
+
+
+def _answered(lines: Iterable[Line]) -> dict[int, float]:
+    """Return when each assignment, by its sequence, was answered by a result or a question."""
+    current: dict[str, int] = {}
+    found: dict[int, float] = {}
+    for line in lines:
+        if line.kind == "assigned":
+            current[line.task] = line.seq
+        elif line.kind in {"result", "asked"} and line.task in current:
+            found[current[line.task]] = line.at
+    return found
 
 
 def _attempt_of(call: Call) -> tuple[str, int, bool, int]:

@@ -4,12 +4,15 @@
 (``append``, ``ack`` or ``read``), ``when`` (``before`` or ``after``), ``kind`` of the message (empty: any) and ``nth``,
 how often a process comes there before it dies. Each point kills once: a mark in the folder ``STORM_MARKS`` keeps the
 next process alive.
+
+Workers also write each message that they are handed to ``STORM_HANDED``: time, pid, sequence.
 """
 
 import json
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -72,5 +75,23 @@ def _install() -> None:
     follow.__anext__ = _around(follow.__anext__, "read", lambda _follow: None)
 
 
+def _note(handed: str) -> None:
+    from interlock.runtime.deliveries import Deliveries  # noqa: PLC0415 -- only in workers
+
+    deliveries: Any = Deliveries
+    following = deliveries.__anext__
+
+    async def following_and_telling(mine: Any) -> Any:
+        delivery = await following(mine)
+        descriptor = os.open(handed, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(descriptor, f"{time.time()} {os.getpid()} {delivery.seq}\n".encode())
+        os.close(descriptor)
+        return delivery
+
+    deliveries.__anext__ = following_and_telling
+
+
 if _POINTS:
     _install()
+if _MODULE in sys.orig_argv and sys.orig_argv[-1].startswith("reader") and "STORM_HANDED" in os.environ:
+    _note(os.environ["STORM_HANDED"])
