@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 
 from interlock.runtime._background import beside
-from interlock.runtime._jetstream import NS_PER_SECOND, api
+from interlock.runtime._jetstream import NS_PER_SECOND, api, last_on
 from interlock.runtime._pull import RETRY_SECONDS, TEMPORARY, Pull, Pulled
 from interlock.runtime._wire import Wire
 from interlock.runtime.bus_errors import BusError
@@ -34,6 +34,8 @@ class Follow:
         self._waiting: deque[Pulled] = deque()
         self._pending: int | None = None
         """None until the first consumer said how much there is."""
+        self._floor = 0
+        """What the stream's leader had to begin with, in a cluster: the consumer may be with a replica that lags."""
         self._told_begin = False
         self._news = anyio.Event()
         self._failure: BaseException | None = None
@@ -73,7 +75,8 @@ class Follow:
         for _ in taken:
             self._waiting.popleft()
         await self._pull.ask()
-        return Batch(tuple(received), max(taken[-1].pending, len(self._waiting)))
+        behind = int(taken[-1].raw.seq < self._floor)
+        return Batch(tuple(received), max(taken[-1].pending, len(self._waiting), behind))
 
     async def _read(self, pulled: Pulled) -> Received | None:
         """Read an entry, also where the connection breaks while its stored body is fetched."""
@@ -101,12 +104,18 @@ class Follow:
             config = {**config, "name": name, "filter_subject": self._filters[0]}
             del config["filter_subjects"]
             call = f"{call}.{name}.{self._filters[0]}"
+        if self._wire.in_cluster and self._pending is None:
+            self._floor = max([await self._newest(subjects) for subjects in self._filters])
         info = await api(self._wire, call, {"stream_name": self._stream, "config": config})
         self._consumer, self._consumer_seq = info["name"], 0
         if self._pending is None:
-            self._pending = info["num_pending"]
+            self._pending = info["num_pending"] or int(self._floor >= self._next)
             self._news.set()
         return f"{self._stream}.{self._consumer}"
+
+    async def _newest(self, subjects: str) -> int:
+        last = await last_on(self._wire, self._stream, subjects)
+        return last.seq if last else 0
 
     async def _drop_consumer(self) -> None:
         """Delete the consumer where that is possible now; elsewhere the broker forgets it by itself."""

@@ -90,7 +90,7 @@ async def ensure_stream(wire: Wire, config: Mapping[str, Any]) -> None:
     """
     wanted = config["num_replicas"]
     try:
-        await _create(wire, {**config, "num_replicas": wanted or (_COPIES if wire.in_cluster else 1)})
+        await _create(wire, {**config, "num_replicas": copies_wished(wire, wanted)})
     except BrokerComplaint as error:
         if wanted is None and error.code in _NO_PEERS:
             await _create(wire, {**config, "num_replicas": 1})
@@ -98,6 +98,11 @@ async def ensure_stream(wire: Wire, config: Mapping[str, Any]) -> None:
             raise
         elif wanted is not None:
             await change_stream(wire, config["name"], {"num_replicas": wanted})
+
+
+def copies_wished(wire: Wire, replicas: int | None) -> int:
+    """Return how many replicas a stream should have where ``replicas`` are asked for, None: as many as suit."""
+    return replicas or (_COPIES if wire.in_cluster else 1)
 
 
 async def _create(wire: Wire, config: Mapping[str, Any]) -> None:

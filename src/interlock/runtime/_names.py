@@ -44,6 +44,11 @@ def bucket_stream(ns: str) -> str:
     return f"OBJ_{bucket(ns)}"
 
 
+def streams_of(ns: str) -> tuple[str, ...]:
+    """Return the names of all streams of the namespace."""
+    return log_stream(ns), control_stream(ns), bucket_stream(ns), state_stream(ns)
+
+
 def queue_name(kind: QueueKind, role: Role, lane: int) -> str:
     """Return the name of a role's queue: lane 0 is that of all jobs, each of the others that of one.
 

@@ -29,10 +29,19 @@ from interlock.protocol.subjects import (
 from interlock.runtime._append import Appender, Sending
 from interlock.runtime._blobs import Blobs
 from interlock.runtime._follow import Follow
-from interlock.runtime._jetstream import NS_PER_SECOND, api, change_stream, direct_get, ensure_stream, last_on
+from interlock.runtime._jetstream import (
+    NS_PER_SECOND,
+    api,
+    change_stream,
+    copies_wished,
+    direct_get,
+    ensure_stream,
+    last_on,
+)
 from interlock.runtime._lanes import open_lane
-from interlock.runtime._names import QueueKind, log_stream, queue_name
+from interlock.runtime._names import QueueKind, log_stream, queue_name, streams_of
 from interlock.runtime._state import StateStore
+from interlock.runtime._streams import Copies, copies_of
 from interlock.runtime._wire import Wire
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.bus_errors import BusError, EntryMissing, NamespaceWrong, PublishDenied
@@ -357,6 +366,14 @@ class Bus:
         subjects = queue_subjects(self.ns, kind, role, job)
         forgotten_after = None if job is None else _FORGOTTEN_SECONDS if known is None else _LANE_FORGOTTEN_SECONDS
         return PullOptions(self._stream, consumer, subjects, slots, ack_wait, max_deliver, forgotten_after, job)
+
+    async def copies(self) -> list[Copies]:
+        """Return how many copies there are of each of the streams.
+
+        :raises BusError: the broker is out of reach, or lets these credentials not ask that
+        """
+        wished = copies_wished(self._wire, self._settings.replicas)
+        return [await copies_of(self._wire, stream, wished) for stream in streams_of(self.ns)]
 
     async def _ensure(self) -> None:
         config = {

@@ -297,7 +297,8 @@ def _place(command: argparse.ArgumentParser) -> None:
         "--nats",
         metavar="URL",
         default=os.environ.get("INTERLOCK_NATS"),
-        help="use this broker and not one of our own (default: $INTERLOCK_NATS)",
+        help="use this broker and not one of our own; of a cluster several nodes, with commas between (default: "
+        "$INTERLOCK_NATS)",
     )
     command.add_argument(
         "--nats-keys",
@@ -313,6 +314,13 @@ def _place(command: argparse.ArgumentParser) -> None:
         type=Path,
         default=os.environ.get("INTERLOCK_NATS_CA"),
         help="trust these certificates there (default: $INTERLOCK_NATS_CA, or ca.pem beside the keys)",
+    )
+    command.add_argument(
+        "--replicas",
+        metavar="N",
+        type=int,
+        choices=(1, 3, 5),
+        help="have so many copies of the log from now on (default: 3 where it is made in a cluster of three nodes)",
     )
 
 

@@ -403,7 +403,8 @@ def place_of(options: argparse.Namespace) -> Place:
     :raises BrokerError: there is no key where ``--nats-keys`` says
     """
     nats = reach(options.nats, options.nats_keys, options.nats_ca) if options.nats else None
-    return Place(options.state, nats, getattr(options, "durable", False), getattr(options, "log_bytes", None))
+    durable, log_bytes = getattr(options, "durable", False), getattr(options, "log_bytes", None)
+    return Place(options.state, nats, durable, log_bytes, getattr(options, "replicas", None))
 
 
 def print_one(options: argparse.Namespace, report: Report, in_words: Callable[[Report], None]) -> None:

@@ -127,7 +127,7 @@ def accounts(keys: Mapping[Party, str], ns: str) -> dict[str, Any]:
 def _reading(ns: str) -> Iterator[Right]:
     for stream in (log_stream(ns), control_stream(ns), bucket_stream(ns)):
         yield Right(f"{API}.DIRECT.GET.{stream}")
-    for stream in (log_stream(ns), control_stream(ns), state_stream(ns)):
+    for stream in (log_stream(ns), control_stream(ns), bucket_stream(ns), state_stream(ns)):
         yield Right(f"{API}.STREAM.MSG.GET.{stream}")
     for stream in (control_stream(ns), state_stream(ns)):
         yield Right(f"{API}.STREAM.INFO.{stream}")

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import platform
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from interlock.backends.errors import ModelError
 from interlock.backends.local import find_weights
 from interlock.observability.settings import TraceSettings
 from interlock.protocol.team import ModelSettings
+from interlock.runtime._streams import Copies
 from interlock.runtime.broker_errors import BrokerError
 from interlock.runtime.bus_errors import BusError
 from interlock.runtime.place import Place, open_bus
@@ -45,10 +47,23 @@ async def _broker(place: Place) -> Finding:
     """Start a broker of our own in a folder of its own, or reach the one that was named."""
     with tempfile.TemporaryDirectory(prefix="interlock-doctor-") as folder:
         try:
-            async with open_bus(Place(Path(folder), place.nats), "doctor") as (_, address):
-                return Finding(f"the broker at {address.url} answers", fine=True)
+            async with open_bus(Place(Path(folder), place.nats, replicas=place.replicas), "doctor") as (bus, address):
+                return _copies(f"the broker at {address.url} answers", await bus.copies())
         except (BrokerError, BusError) as error:
             return Finding(f"no broker: {error}", fine=False)
+
+
+def _copies(text: str, copies: Sequence[Copies]) -> Finding:
+    """Say of a broker that answers whether it keeps as many copies of the log as it should."""
+    few = [one.stream for one in copies if one.kept < one.wished]
+    if few:
+        wished = copies[0].wished
+        few_text = f"{text}, but keeps fewer than {wished} copies of {', '.join(few)}: say --replicas {wished} once"
+        return Finding(few_text, fine=False, needed=False)
+    lagging = [one.stream for one in copies if one.current < one.kept]
+    if lagging:
+        return Finding(f"{text}, but not all copies of {', '.join(lagging)} are whole", fine=False, needed=False)
+    return Finding(f"{text}, with {copies[0].kept} copies of the log" if copies[0].kept > 1 else text, fine=True)
 
 
 async def _endpoint() -> Finding:

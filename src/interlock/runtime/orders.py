@@ -22,7 +22,7 @@ from interlock.protocol.control import (
     standing,
 )
 from interlock.protocol.errors import ProtocolError
-from interlock.runtime._jetstream import Raw, answer_of, api, ensure_stream, last_on
+from interlock.runtime._jetstream import Raw, answer_of, api, ensure_stream, last_on, lead
 from interlock.runtime._names import control_stream
 from interlock.runtime._wire import Wire
 
@@ -95,11 +95,9 @@ class Orders:
         :raises ProtocolError: the policy cannot be read
         :raises BusError: the broker cannot be reached
         """
-        newest = await last_on(self._wire, self._stream, control_subjects(self._ns))
-        if newest is None:
-            self._control = Control()
-        elif newest.seq != self._control.newest:
-            self._control = await self._read_anew(newest.seq)
+        newest = await self._newest()
+        if newest != self._control.newest:
+            self._control = await self._read_anew(newest) if newest else Control()
         return self._control
 
     @asynccontextmanager
@@ -121,6 +119,19 @@ class Orders:
             finally:
                 with anyio.CancelScope(shield=True):
                     await self._wire.unsubscribe(subscription)
+
+    async def _newest(self) -> int:
+        """Return the sequence of what was written last; 0: nothing was.
+
+        In a cluster only from a leader that can know it: one that was cut off from the others would go on for ten
+        seconds to say that nobody was killed.
+
+        :raises LeaderMissing: there is none
+        """
+        if self._wire.in_cluster:
+            return int((await lead(self._wire, self._stream))["state"]["last_seq"])
+        newest = await last_on(self._wire, self._stream, control_subjects(self._ns))
+        return newest.seq if newest else 0
 
     async def _read_anew(self, newest: int) -> Control:
         raw = [one async for one in self._read_all()]

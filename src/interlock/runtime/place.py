@@ -29,6 +29,8 @@ class Place:
     """Whether the embedded broker syncs before it acknowledges."""
     log_bytes: int | None = None
     """How large the log may become, as in ``BusSettings``."""
+    replicas: int | None = None
+    """How many copies there are of the log, as in ``BusSettings``."""
 
 
 @asynccontextmanager
@@ -49,7 +51,7 @@ async def open_bus(
             address = await stack.enter_async_context(broker)
         for party in parties:
             login_of(address, party, None)
-        settings = BusSettings(max_bytes=place.log_bytes)
+        settings = BusSettings(max_bytes=place.log_bytes, replicas=place.replicas)
         yield await stack.enter_async_context(Bus.connect(address, NAMESPACE, name, settings=settings)), address
 
 
