@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 _log = logging.getLogger(__name__)
@@ -57,17 +57,21 @@ class Lease:
             raise OSError(ctypes.get_errno(), "timer_settime failed")
 
 
-def renew_as_told(told: Iterator[Sequence[bytes]]) -> None:
-    """Renew this process's lease, in a thread of its own, as ``told`` in lines such as ``lease_line`` makes."""
+def obey(told: Iterator[Sequence[bytes]], hear: Callable[[str], None]) -> None:
+    """Do what this process is told, in a thread of its own: renew its lease on a ``lease_line``, ``hear`` the rest."""
 
-    def obey() -> None:
+    def run() -> None:
         lease = None
         for lines in told:
-            if lines:  # only the newest counts: those before it may be over, and waited while this process started
+            leases = [line for line in lines if line[:1].isdigit()]
+            if leases:  # only the newest counts: those before it may be over, and waited while this process started
                 lease = lease or Lease()
-                lease.renew(float(lines[-1]))
+                lease.renew(float(leases[-1]))
+            for line in lines:
+                if line and not line[:1].isdigit():
+                    hear(line.decode(errors="replace"))
 
-    threading.Thread(target=obey, name="lease", daemon=True).start()
+    threading.Thread(target=run, name="lease", daemon=True).start()
 
 
 def lease_line(until: float) -> bytes:

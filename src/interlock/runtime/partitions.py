@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 from interlock.protocol.subjects import PARTITIONS
 from interlock.runtime._state import StateStore, Value
 from interlock.runtime.bus import Bus
-from interlock.runtime.bus_errors import BrokerComplaint, BusError, NobodyListens
+from interlock.runtime.bus_errors import BusError, NobodyListens
 from interlock.runtime.failures import BROKER_AWAY
 
 __all__ = ["Partitions"]
@@ -91,10 +91,6 @@ class Partitions:
             try:
                 await self._look(group, own)
             except (*BROKER_AWAY, NobodyListens) as error:
-                _log.info("partitions cannot be looked at: %s", error)
-            except BrokerComplaint as error:
-                if not error.temporary:
-                    raise
                 _log.info("partitions cannot be looked at: %s", error)
 
     async def _look(self, group: TaskGroup, own: _Own) -> None:

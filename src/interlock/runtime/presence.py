@@ -4,9 +4,10 @@ Presence decides nothing. It is for people who look, and for machines that join 
 """
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from typing import Literal
 
 import anyio
 from pydantic import AwareDatetime, ConfigDict, Field, ValidationError
@@ -39,6 +40,7 @@ class Served(Strict):
 
     role: str
     """``agent@team``, or ``manager``."""
+    kind: Literal["manager", "worker", "verifier"]
     processes: int = Field(ge=0)
     slots: int = Field(ge=0)
     """How many messages they work on at once, all together; 0 for a manager."""
@@ -124,6 +126,21 @@ class Presence:
             except ValidationError as error:
                 _log.warning("what node %s tells of itself cannot be read: %s", key, error)
         return sorted(found, key=lambda node: (node.name, node.id))
+
+    async def rooms(self) -> Mapping[str, int]:
+        """Return how many tasks the workers of each team can have in hand at once, all those together that are there.
+
+        Machines that drain do not count. A team without any is left out.
+
+        :raises BusError: the broker is out of reach, or lets these credentials read nothing
+        """
+        found: dict[str, int] = {}
+        for node in await self.nodes():
+            for served in node.serves if not node.draining else ():
+                if served.kind == "worker" and served.slots:
+                    team = served.role.rpartition("@")[2]
+                    found[team] = found.get(team, 0) + served.slots
+        return found
 
     @asynccontextmanager
     async def announced(self, node: Node) -> AsyncIterator[Announcement]:

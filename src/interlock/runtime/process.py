@@ -1,14 +1,18 @@
 """One agent process: what ``python -m interlock.runtime.process NAME`` runs, told by its standard input.
 
-The first line there is its configuration; each further one renews its lease. It writes one line to its standard output
-when it is ready and one when its work is over and its connections are closed, and logs to its standard error. What
-only one kind of process needs is imported by that kind alone, so that a manager does not wait for a model's client.
+The first line there is its configuration; each further one renews its lease, or tells it what ``told`` knows. It
+writes one line to its standard output when it is ready and one when its work is over and its connections are closed,
+between them what it has in hand, and logs to its standard error. What only one kind of process needs is imported by
+that kind alone, so that a manager does not wait for a model's client.
 """
 
+import asyncio
 import logging
 import os
+import secrets
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -19,10 +23,11 @@ import anyio
 from interlock.observability.logging import configure_logging
 from interlock.observability.tracing import Tracing
 from interlock.runtime._family import adopt_orphans
-from interlock.runtime._lease import first_line, renew_as_told
+from interlock.runtime._lease import first_line, obey
 from interlock.runtime.bus import Bus
 from interlock.runtime.config import LAST_WORD, ProcessConfig
 from interlock.runtime.failures import first_error
+from interlock.runtime.told import Told
 
 __all__ = ["main"]
 
@@ -42,11 +47,12 @@ def main() -> int:
         adopt_orphans()  # so that the supervisor finds all that this process ever started below it
         line, told = first_line(sys.stdin.fileno())
         config = ProcessConfig.model_validate_json(line)
-        renew_as_told(told)
+        words = _Words()
+        obey(told, words.put)
         configure_logging(config.name)
         tracing = Tracing.from_environment(f"interlock-{config.kind}", {"service.instance.id": config.name})
         try:
-            anyio.run(_serve_until_told, config, tracing, backend_options={"use_uvloop": True})
+            anyio.run(_serve_until_told, config, tracing, words, backend_options={"use_uvloop": True})
         finally:
             _say(LAST_WORD)
             tracing.shutdown(_FLUSH)
@@ -58,11 +64,44 @@ def main() -> int:
     return 0
 
 
-async def _serve_until_told(config: ProcessConfig, tracing: Tracing) -> None:
+class _Words:
+    """What the thread hears that listens, kept until the event loop is there for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: list[str] = []
+        self._hear: Callable[[str], None] | None = None
+
+    def put(self, words: str) -> None:
+        """Pass words on; to be called from any thread."""
+        with self._lock:
+            if self._hear is None:
+                self._waiting.append(words)
+            else:
+                self._hear(words)
+
+    def listen(self, hear: Callable[[str], None]) -> None:
+        """Have ``hear`` called, in the running event loop, with all words of before and from now on."""
+        loop = asyncio.get_running_loop()
+
+        def pass_on(words: str) -> None:
+            with suppress(RuntimeError):  # the loop is closed: the process ends
+                loop.call_soon_threadsafe(hear, words)
+
+        with self._lock:
+            self._hear, waiting = pass_on, self._waiting
+        for words in waiting:
+            hear(words)
+
+
+async def _serve_until_told(config: ProcessConfig, tracing: Tracing, words: _Words) -> None:
+    told = Told(_say)
+    words.listen(told.hear)
     async with anyio.create_task_group() as group:
         group.start_soon(_end_on_signal, group.cancel_scope)
+        group.start_soon(told.report)
         async with Bus.connect(config.broker.address(), config.ns, config.name) as bus:
-            await _serve(config, bus, tracing, partial(_say, "ready"))
+            await _serve(config, bus, tracing, partial(_say, "ready"), told)
         group.cancel_scope.cancel()
 
 
@@ -72,20 +111,39 @@ def _say(word: str) -> None:
         sys.stdout.flush()
 
 
-async def _serve(config: ProcessConfig, bus: Bus, tracing: Tracing, ready: Callable[[], None]) -> None:
+async def _serve(config: ProcessConfig, bus: Bus, tracing: Tracing, ready: Callable[[], None], told: Told) -> None:
     match config.kind:
         case "manager":
-            from interlock.runtime.managing import serve_manager  # noqa: PLC0415 -- only managers fill templates
-
-            await serve_manager(config, bus, tracing, ready)
+            await _manage(config, bus, tracing, ready, told)
         case "worker":
             from interlock.runtime.worker_role import serve_worker  # noqa: PLC0415 -- only workers and judges ask models
 
-            await serve_worker(config, bus, tracing, ready)
+            await serve_worker(config, bus, tracing, ready, told)
         case "verifier":
             from interlock.runtime.verifier_role import serve_verifier  # noqa: PLC0415 -- only verifiers run checks
 
-            await serve_verifier(config, bus, tracing, ready)
+            await serve_verifier(config, bus, tracing, ready, told)
+
+
+async def _manage(config: ProcessConfig, bus: Bus, tracing: Tracing, ready: Callable[[], None], told: Told) -> None:
+    """Manage one job, or all of the partitions that are this manager's; told to drain it has nothing to finish."""
+    from interlock.runtime.coordinator import Coordinator  # noqa: PLC0415 -- only managers fill templates
+    from interlock.runtime.partitions import Partitions  # noqa: PLC0415 -- only managers have any
+    from interlock.runtime.presence import Presence  # noqa: PLC0415 -- only managers ask who is there
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(_cancel_when_drained, told, group.cancel_scope)
+        if config.job is not None:
+            await Coordinator(bus, tracing).run(config.job, ready)
+        else:
+            partitions = Partitions(bus, f"{config.name}-{secrets.token_hex(4)}")
+            await Coordinator(bus, tracing, rooms=Presence(bus).rooms).run_leased(partitions.run, ready)
+        group.cancel_scope.cancel()
+
+
+async def _cancel_when_drained(told: Told, scope: anyio.CancelScope) -> None:
+    await told.draining.wait()
+    scope.cancel()
 
 
 async def _end_on_signal(scope: anyio.CancelScope) -> None:

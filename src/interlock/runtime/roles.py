@@ -27,7 +27,8 @@ from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import AnswerRefused, BusError
 from interlock.runtime.chain import patiently
 from interlock.runtime.config import ProcessConfig
-from interlock.runtime.deliveries import Delivery
+from interlock.runtime.deliveries import Deliveries, Delivery
+from interlock.runtime.told import Told
 
 __all__ = ["MAX_DELIVERIES", "RoleIncomplete", "Serving", "answering"]
 
@@ -55,7 +56,7 @@ class RoleIncomplete(ValueError):
 class Serving:
     """What one process that serves a role does, whatever the role."""
 
-    def __init__(self, config: ProcessConfig, bus: Bus, tracing: Tracing) -> None:
+    def __init__(self, config: ProcessConfig, bus: Bus, tracing: Tracing, told: Told | None = None) -> None:
         if config.agent is None or config.agent_name is None or config.team is None:
             raise RoleIncomplete(config.name, "its agent and team")
         self.bus = bus
@@ -67,6 +68,7 @@ class Serving:
         """Whose queue is served, and who signs the answers."""
         self.settings = config.model or ModelSettings()
         self._config = config
+        self._told = told or Told()
 
     @asynccontextmanager
     async def model(self) -> AsyncIterator[ChatModel | None]:
@@ -87,14 +89,21 @@ class Serving:
     async def serve(self, kind: Literal["assigned", "result"], work: _Work, ready: Callable[[], None]) -> None:
         """Have ``work`` done for every message of the role's queue until cancelled; call ``ready`` once it begins.
 
+        Told to drain it takes nothing more, and returns when all that it had in hand is done.
+
         :raises BusError: what no waiting will cure, such as missing permissions
         """
         config = self._config
         queue = self.bus.pull(kind, self.role, config.slots, job=config.job, ack_wait=config.patience)
         async with queue as deliveries, anyio.create_task_group() as group:
             ready()
+            group.start_soon(self._drain_when_told, deliveries)
             async for delivery in deliveries:
                 group.start_soon(self._work_and_acknowledge, delivery, work)
+
+    async def _drain_when_told(self, deliveries: Deliveries) -> None:
+        await self._told.draining.wait()
+        await deliveries.drain()
 
     async def respond(
         self,
@@ -161,9 +170,19 @@ class Serving:
                 await delivery.leave()
 
     async def _work_and_acknowledge(self, delivery: Delivery, work: _Work) -> None:
-        async with delivery.keep_alive():
-            await work(delivery)
-        await delivery.ack()
+        with self._told.work(delivery.message.job) as scope:
+            async with delivery.keep_alive():
+                await work(delivery)
+            await delivery.ack()
+        if scope.cancelled_caught:  # its job was killed
+            await self._put_aside(delivery)
+
+    async def _put_aside(self, delivery: Delivery) -> None:
+        """Say nothing of a message whose job is killed, until it is seen that the job's end stands in the log."""
+        if await self.overtaken(delivery):
+            await delivery.ack()
+        else:
+            await delivery.leave()
 
     async def overtaken(self, delivery: Delivery) -> bool:
         """Return whether somebody answered a message before he died over it, so that working on it is for nothing."""

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -21,15 +21,12 @@ from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 
 from interlock.backends._tether import tethered
 from interlock.runtime._family import Family, mark, sweep
-from interlock.runtime._lease import lease_line
+from interlock.runtime._talk import Talk, Wishes, relay
 from interlock.runtime.config import LAST_WORD, ProcessConfig
 
 __all__ = ["AgentProcessFailed", "Supervisor", "supervised"]
 
 _log = logging.getLogger(__name__)
-
-_LEEWAY = 0.1
-"""Seconds by which a process's lease on its life is longer than the supervisor's word, to end by itself."""
 
 _LOOK = 0.05
 """Seconds between two looks at what a process that is to end has below it."""
@@ -52,12 +49,14 @@ _KILLED_STARTS = 12
 _READY_SECONDS = 60.0
 """How long a process may take until it is ready, on a machine that has a lot else to do."""
 
+_LET_GO = 0.4
+"""Seconds that a process has to let go of what it has in hand of a killed job; then it is killed itself."""
+
 _DRAIN_SECONDS = 0.2
 """How long the outputs of a process that ended may stay open: whatever left its session can hold them for ever."""
 
 _LAST_WORD = f"{LAST_WORD}\n".encode()
 _LINES_KEPT = 20
-_LINE_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +116,16 @@ class Supervisor:
     """Keeps agent processes running. Use ``supervised``."""
 
     def __init__(
-        self, environment: Mapping[str, str], lease: float | None = None, hide: Callable[[str], str] = str
+        self,
+        environment: Mapping[str, str],
+        lease: float | None = None,
+        hide: Callable[[str], str] = str,
+        *,
+        gives_up: bool = True,
+        names: Collection[str] = (),
     ) -> None:
         self._hide = hide
+        self._gives_up = gives_up
         self._id = secrets.token_hex(8)
         self._environment = environment
         self._running: dict[str, Process] = {}
@@ -127,10 +133,12 @@ class Supervisor:
         """Of those that were told to end, by pid."""
         self.ready: set[str] = set()
         """The names of those that said that they are ready, and live."""
-        self._held: frozenset[str] = frozenset()
+        self._held: frozenset[str] | None = frozenset()
         self._changed = anyio.Event()
-        self._until = None if lease is None else time.monotonic() + lease
-        self._renewed = anyio.Event()
+        self._wishes = Wishes(None if lease is None else time.monotonic() + lease)
+        self._talks: dict[str, Talk] = {}
+        self._kept = set(names)
+        """Of the processes that are kept running, or held."""
         self._stopped = False
 
     @property
@@ -138,18 +146,45 @@ class Supervisor:
         """The pid of each process that was started last, by its name."""
         return {name: process.pid for name, process in self._running.items()}
 
-    def hold(self, agents: frozenset[str]) -> None:
-        """End the processes of these agents and start them no more, until another call leaves them out."""
+    @property
+    def in_hand(self) -> int:
+        """How many messages the processes work on, as far as they have said."""
+        return sum(talk.in_hand for talk in self._talks.values())
+
+    def hold(self, agents: frozenset[str] | None) -> None:
+        """End the processes of these agents and start them no more, until another call leaves them out.
+
+        An agent is named by its name or its role, ``agent@team``; None holds everything, managers too.
+        """
         if agents != self._held:
             self._held = agents
             self._tell_change()
 
+    def kill_jobs(self, jobs: frozenset[str]) -> None:
+        """Have what is in hand of these jobs let go of at once, and nothing of them begun, until another call.
+
+        Who does not let go in time is killed, with all that it has in hand. Needs a lease.
+        """
+        if jobs != self._wishes.killed:
+            self._wishes.killed = jobs
+            self._wishes.tell()
+
+    def drain(self) -> None:
+        """Have the processes take nothing more and end once all is done that they have in hand. Needs a lease."""
+        self._wishes.draining = True
+        self._wishes.tell()
+        self._tell_change()
+
+    async def drained(self) -> None:
+        """Wait until all processes have ended that were told to drain."""
+        while self._kept:
+            await self._changed.wait()
+
     def renew(self, until: float) -> None:
         """Let the processes live until ``until``, by ``time.monotonic``; without a lease they live as they like."""
-        if self._until is not None and until > self._until:
-            self._until = until
-            renewed, self._renewed = self._renewed, anyio.Event()
-            renewed.set()
+        if self._wishes.until is not None and until > self._wishes.until:
+            self._wishes.until = until
+            self._wishes.tell()
 
     def stop(self) -> None:
         """End all processes, at once, and start none any more; who does not listen is killed almost at once."""
@@ -166,17 +201,20 @@ class Supervisor:
         _tell_swept(sweep(self._id))
 
     async def keep(self, config: ProcessConfig) -> None:
-        """Run the process of ``config``, except while its agent is held, until cancelled.
+        """Run the process of ``config``, except while its agent is held, until cancelled or drained.
 
         :raises AgentProcessFailed: it fails again and again
         """
-        while True:
+        while config.name in self._kept:
             held = self._is_held(config)
             changed = self._changed
             async with anyio.create_task_group() as group:
                 if not held:
                     group.start_soon(self._keep_running, config)
-                while self._is_held(config) is held:
+                while self._is_held(config) is held and config.name in self._kept:
+                    if held and self._wishes.draining:  # it has nothing to end
+                        self._let_end(config)
+                        break
                     await changed.wait()
                     changed = self._changed
                 group.cancel_scope.cancel()
@@ -184,39 +222,56 @@ class Supervisor:
                 _tell_swept(sweep(self._id, config.name))
 
     def _is_held(self, config: ProcessConfig) -> bool:
-        return self._stopped or config.agent_name in self._held
+        if self._stopped or self._held is None:
+            return True
+        role = f"{config.agent_name}@{config.team}"
+        return config.agent_name in self._held or role in self._held
+
+    def _let_end(self, config: ProcessConfig) -> None:
+        """Keep this one no more: it was drained."""
+        self._kept.discard(config.name)
+        self._tell_change()
 
     def _tell_change(self) -> None:
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
 
     async def _keep_running(self, config: ProcessConfig) -> None:
-        """Run the process and run it again whenever it dies."""
+        """Run the process and run it again whenever it dies, until it was drained."""
         deaths = failures = stillborn = 0
-        while True:
+        while not self._wishes.draining:
             life = await self._live(config)
+            if self._wishes.draining:
+                break
             stillborn = stillborn + 1 if life.stillborn else 0
             failures = failures + 1 if life.failed else failures if life.stillborn else 0
-            if failures >= _STARTS or stillborn >= _KILLED_STARTS:
+            if self._gives_up and (failures >= _STARTS or stillborn >= _KILLED_STARTS):
                 raise AgentProcessFailed(config.name, life.returncode, life.output, max(failures, stillborn))
             deaths = 1 if life.seconds > _STEADY else deaths + 1
             pause = min(_BACKOFF[min(deaths, len(_BACKOFF)) - 1], _BACKOFF_KILLED if life.killed else _BACKOFF[-1])
             _log.warning("%s ended with %s; starting it again in %s s", config.name, _ending(life.returncode), pause)
             await anyio.sleep(pause)
+        self._let_end(config)
 
     async def _live(self, config: ProcessConfig) -> _Life:
         """Run the process to its end."""
         began, ready = time.monotonic(), False
         written: deque[str] = deque(maxlen=_LINES_KEPT)
+        told = config.model_dump_json(exclude_defaults=True).encode()
         async with self._started(config) as process, anyio.create_task_group() as group:
             self._running[config.name] = process
-            group.start_soon(_relay, process.stderr, config.name, written, self._hide)
-            group.start_soon(self._tell, process.stdin, config)
-            if ready := await _get_ready(process, config):
+            talk = self._talks[config.name] = Talk()
+            stdin, stdout = _pipes(process)
+            group.start_soon(relay, process.stderr, config.name, written, self._hide)
+            group.start_soon(talk.tell, stdin, told, self._wishes)
+            first = await _get_ready(stdout, process, config)
+            if ready := bool(first):
                 self.ready.add(config.name)
-                group.start_soon(_read_on, process.stdout)
+                group.start_soon(talk.listen, stdout, first)
+                group.start_soon(_insist, talk, process, config)
                 await process.wait()
                 self.ready.discard(config.name)
+            talk.in_hand = 0
             killed = process.returncode == -signal.SIGKILL  # nobody here has ended it yet
             await self._end(process, _USUAL)
             _tell_swept(sweep(self._id, config.name))
@@ -253,17 +308,6 @@ class Supervisor:
         family.kill()
         await process.wait()
 
-    async def _tell(self, stdin: ByteSendStream | None, config: ProcessConfig) -> None:
-        """Tell the process what it is, and how long it may live."""
-        if stdin is None:
-            raise RuntimeError("a process was started without the pipe that was asked for")
-        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # it died: its exit status tells
-            await stdin.send(config.model_dump_json(exclude_defaults=True).encode() + b"\n")
-            while self._until is not None:
-                await stdin.send(lease_line(self._until + _LEEWAY))
-                await self._renewed.wait()
-        await stdin.aclose()
-
 
 @asynccontextmanager
 async def supervised(
@@ -272,15 +316,17 @@ async def supervised(
     *,
     lease: float | None = None,
     hide: Callable[[str], str] = str,
+    gives_up: bool = True,
 ) -> AsyncIterator[Supervisor]:
     """Keep a process for each of ``configs`` while the block runs; end them all on leaving, within a second.
 
     ``environment`` is the processes' whole environment. With a ``lease`` they live for so many seconds, unless
-    ``renew`` is called again and again. ``hide`` takes the secrets out of the lines that they write.
+    ``renew`` is called again and again. ``hide`` takes the secrets out of the lines that they write. Where it never
+    ``gives_up``, a process that fails is started again however often it does.
 
     :raises AgentProcessFailed: in a group, when one of them fails again and again; the block is cancelled
     """
-    supervisor = Supervisor(environment, lease, hide)
+    supervisor = Supervisor(environment, lease, hide, gives_up=gives_up, names=[config.name for config in configs])
     try:
         async with anyio.create_task_group() as group:
             for config in configs:
@@ -291,45 +337,33 @@ async def supervised(
         supervisor.sweep()
 
 
-async def _get_ready(process: Process, config: ProcessConfig) -> bool:
-    """Wait for the first word of the process; False when it has none, or not in time."""
-    if process.stdout is None:
-        raise RuntimeError("a process was started without the pipe that was asked for")
+def _pipes(process: Process) -> tuple[ByteSendStream, ByteReceiveStream]:
+    if process.stdin is None or process.stdout is None:
+        raise RuntimeError("a process was started without the pipes that were asked for")
+    return process.stdin, process.stdout
+
+
+async def _get_ready(stdout: ByteReceiveStream, process: Process, config: ProcessConfig) -> bytes:
+    """Return the first words of the process; nothing when it has none, or not in time."""
     with anyio.move_on_after(_READY_SECONDS), suppress(anyio.EndOfStream):
-        return bool(await process.stdout.receive())
+        return await stdout.receive()
     with anyio.move_on_after(_USUAL.word):  # who closed his output is about to end
         await process.wait()
     if process.returncode is None:
         _log.warning("%s was not ready after %g s", config.name, _READY_SECONDS)
-    return False
+    return b""
 
 
-async def _read_on(stream: ByteReceiveStream | None) -> None:
-    """Throw away what the process writes, so that it never waits for a reader."""
-    if stream is not None:
-        async for _ in stream:
-            pass
-
-
-async def _relay(stream: ByteReceiveStream | None, name: str, kept: deque[str], hide: Callable[[str], str]) -> None:
-    """Pass on what the process writes to its standard error, line by line, and keep the end of it."""
-    rest = b""
-    if stream is None:
-        return
-    async for chunk in stream:
-        *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > _LINE_BYTES:
-            lines, rest = [*lines, rest], b""
-        for line in lines:
-            _relay_line(line, name, kept, hide)
-    if rest:
-        _relay_line(rest, name, kept, hide)
-
-
-def _relay_line(line: bytes, name: str, kept: deque[str], hide: Callable[[str], str]) -> None:
-    text = hide(line.decode(errors="replace").rstrip())
-    kept.append(text)
-    _log.warning("%s: %s", name, text)
+async def _insist(talk: Talk, process: Process, config: ProcessConfig) -> None:
+    """Kill the process if it does not let go in time of what it is told to."""
+    while True:
+        await talk.until_owing()
+        with anyio.move_on_after(_LET_GO):
+            await talk.until_paid()
+        if talk.owes:
+            _log.warning("%s did not let go of killed jobs (%s); killing it", config.name, ", ".join(sorted(talk.owes)))
+            Family(process.pid).look().kill()
+            return
 
 
 async def _look_at(family: Family) -> None:

@@ -15,6 +15,7 @@ from interlock.runtime.chain import patiently
 from interlock.runtime.config import ProcessConfig
 from interlock.runtime.deliveries import Delivery
 from interlock.runtime.roles import Serving, answering
+from interlock.runtime.told import Told
 
 __all__ = ["VERIFIER_FAILED", "serve_verifier", "verdict_of"]
 
@@ -22,14 +23,16 @@ VERIFIER_FAILED = "not decided, the verifier failed: "
 """How the evidence begins of a verdict that stands for a judgement which came to nothing."""
 
 
-async def serve_verifier(config: ProcessConfig, bus: Bus, tracing: Tracing, ready: Callable[[], None]) -> None:
-    """Judge results addressed to the configured role until cancelled; call ``ready`` once it begins.
+async def serve_verifier(
+    config: ProcessConfig, bus: Bus, tracing: Tracing, ready: Callable[[], None], told: Told | None = None
+) -> None:
+    """Judge results addressed to the configured role until cancelled or told to drain; call ``ready`` once it begins.
 
     :raises RoleIncomplete: the configuration names no agent or team
     :raises ModelError: it is not known where the judge's model is
     :raises BusError: what no waiting will cure, such as missing permissions
     """
-    serving = Serving(config, bus, tracing)
+    serving = Serving(config, bus, tracing, told)
     async with serving.model() as model:
 
         async def verify(delivery: Delivery) -> None:

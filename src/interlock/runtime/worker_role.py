@@ -28,6 +28,7 @@ from interlock.runtime.config import ProcessConfig
 from interlock.runtime.deliveries import Delivery
 from interlock.runtime.gateway import Acted, Gateway
 from interlock.runtime.roles import RoleIncomplete, Serving
+from interlock.runtime.told import Told
 from interlock.runtime.workshop import Workshop, open_workshop
 
 __all__ = ["WORKER_FAILED", "ResumptionLost", "recorded_so_far", "result_of", "serve_worker"]
@@ -48,15 +49,17 @@ class ResumptionLost(LookupError):
         super().__init__(f"task {task} is to go on after entry {sequence}, which is no answer to a question of it")
 
 
-async def serve_worker(config: ProcessConfig, bus: Bus, tracing: Tracing, ready: Callable[[], None]) -> None:
-    """Execute assignments of the configured role until cancelled; call ``ready`` once it begins.
+async def serve_worker(
+    config: ProcessConfig, bus: Bus, tracing: Tracing, ready: Callable[[], None], told: Told | None = None
+) -> None:
+    """Execute assignments of the configured role until cancelled or told to drain; call ``ready`` once it begins.
 
     :raises RoleIncomplete: the configuration names no agent, team or model
     :raises ModelError: it is not known where the model is
     :raises BusError: what no waiting will cure, such as missing permissions
     :raises interlock.agents.tools.tool.ToolError: a tool of the agent cannot be had
     """
-    serving = Serving(config, bus, tracing)
+    serving = Serving(config, bus, tracing, told)
     async with AsyncExitStack() as stack:
         model = await stack.enter_async_context(serving.model())
         if model is None:

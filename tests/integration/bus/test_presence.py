@@ -43,7 +43,7 @@ async def test_a_machine_is_there_while_it_tells_so(bus: Bus) -> None:
     """What a machine tells is read as it was told, its news at once, and nothing of it is left once it has gone."""
     presence = Presence(bus)
     assert await presence.nodes() == []
-    served = Served(role="reader@digest", processes=2, slots=8)
+    served = Served(role="reader@digest", kind="worker", processes=2, slots=8)
     async with presence.announced(node(serves=[served])) as told, presence.announced(node("another")):
         found = await presence.nodes()
         assert [one.name for one in found] == ["another", "one"]
@@ -56,6 +56,25 @@ async def test_a_machine_is_there_while_it_tells_so(bus: Bus) -> None:
         await becomes(drains, True, seconds=0.9)  # sooner than it would have told by itself
         assert (await presence.nodes())[1].in_hand == 3
     assert await presence.nodes() == []
+
+
+async def test_room_is_what_workers_have_that_are_there(bus: Bus) -> None:
+    """The places of a team's workers add up over machines; verifiers and machines that drain have none to give."""
+    presence = Presence(bus)
+    serves = [
+        Served(role="reader@digest", kind="worker", processes=2, slots=8),
+        Served(role="writer@digest", kind="worker", processes=1, slots=3),
+        Served(role="checker@digest", kind="verifier", processes=1, slots=64),
+        Served(role="manager", kind="manager", processes=1, slots=0),
+    ]
+    async with presence.announced(node(serves=serves)), presence.announced(node("b", serves=serves[:1])) as other:
+        assert await presence.rooms() == {"digest": 19}
+        other.tell(other.node.model_copy(update={"draining": True}))
+
+        async def fewer() -> bool:
+            return await presence.rooms() == {"digest": 11}
+
+        await becomes(fewer, True)
 
 
 async def test_a_machine_that_falls_silent_is_forgotten(

@@ -172,3 +172,70 @@ async def test_cancelled_while_starting_leaves_no_process(behaving: Callable[[st
         async with supervised([config(f"a{n}") for n in range(3)], environment):
             await anyio.sleep(pause / 1000)
         assert not [line for line in command_lines(os.getpid()) if "interlock.runtime.process" in line]
+
+
+TOLD = (
+    "import sys, os, time; config = sys.stdin.readline(); print('ready', flush=True); "
+    "words = (line.split() for line in iter(sys.stdin.readline, '') if line[0].isalpha()); "
+)
+"""How a stand-in begins that hears what it is told, lines of its lease left out."""
+
+
+async def test_processes_are_told_what_they_are_to_do(
+    behaving: Callable[[str], dict[str, str]], tmp_path: Path
+) -> None:
+    """What is in hand is heard, a killed job is told once, and who ends when it is told to drain is not run again."""
+    heard = tmp_path / "heard"
+    source = TOLD + (
+        "print('hand 3', flush=True); out = open(" + repr(str(heard)) + ", 'a', buffering=1)\n"
+        "for word in words:\n"
+        "    print(*word, file=out)\n"
+        "    if word[0] == 'kill': print('dropped', word[1], flush=True)\n"
+        "    if word == ['drain']: break\n"
+    )
+    async with supervised([config()], behaving(source), lease=60) as supervisor:
+        await eventually(lambda: supervisor.in_hand == 3, 20)
+        pid = supervisor.pids["a"]
+        supervisor.kill_jobs(frozenset({"one"}))
+        supervisor.kill_jobs(frozenset({"one", "two"}))
+        supervisor.renew(time.monotonic() + 90)
+        await eventually(lambda: heard.exists() and "two" in heard.read_text(), 20)
+        supervisor.kill_jobs(frozenset({"two"}))
+        with anyio.fail_after(20):
+            supervisor.drain()
+            await supervisor.drained()
+        assert (supervisor.pids["a"], alive(pid), supervisor.in_hand) == (pid, False, 0)
+    assert heard.read_text().splitlines() == ["kill one", "kill two", "spare one", "drain"]
+
+
+async def test_who_does_not_let_go_of_a_killed_job_is_killed(
+    behaving: Callable[[str], dict[str, str]], tmp_path: Path
+) -> None:
+    """A process that says nothing of a killed job ends with all below it, and the next one is told of it too."""
+    heard = tmp_path / "heard"
+    source = TOLD + (
+        f"[open({str(heard)!r}, 'a').write(f'{{os.getpid()}} ' + ' '.join(word) + chr(10)) for word in words]"
+    )
+    async with supervised([config()], behaving(source), lease=60) as supervisor:
+        await eventually(lambda: "a" in supervisor.ready, 20)
+        pid, told = supervisor.pids["a"], time.monotonic()
+        supervisor.kill_jobs(frozenset({"one"}))
+        await eventually(lambda: not alive(pid), 20)
+        assert time.monotonic() - told < 1
+        await eventually(lambda: heard.exists() and len(heard.read_text().splitlines()) == 2, 20)
+        second = supervisor.pids["a"]
+    assert heard.read_text().splitlines() == [f"{pid} kill one", f"{second} kill one"]
+    assert second != pid
+
+
+async def test_whatever_is_held_is_drained(behaving: Callable[[str], dict[str, str]]) -> None:
+    """What does not run because it is held has nothing to end; and while everything is held, nothing is started."""
+    async with supervised([config("a"), config("b")], behaving(TOLD + "list(words)"), lease=60) as supervisor:
+        await eventually(lambda: supervisor.ready == {"a", "b"}, 20)
+        pids = supervisor.pids
+        supervisor.hold(None)
+        await eventually(lambda: not any(alive(pid) for pid in pids.values()), 5)
+        with anyio.fail_after(5):
+            supervisor.drain()
+            await supervisor.drained()
+        assert supervisor.pids == pids
