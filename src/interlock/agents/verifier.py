@@ -23,12 +23,15 @@ from interlock.protocol.criteria import AnyCriterion, JudgeCriterion, criterion_
 from interlock.protocol.messages import CriterionVerdict, TaskAssigned, TaskResult, Verdict
 from interlock.protocol.team import Agent, ModelSettings
 
-__all__ = ["Check", "Judgement", "judge_result", "verdict_from"]
+__all__ = ["TOO_LATE", "Check", "Judgement", "judge_result", "verdict_from"]
 
 _T = TypeVar("_T")
 
 Check: TypeAlias = Callable[[AnyCriterion, Json], Awaitable[CriterionVerdict]]
 """Says of an output whether a criterion holds that needs no model."""
+
+TOO_LATE = "could not be checked within "
+"""How the evidence begins of what there was no time for."""
 
 _OUTPUT = "output"
 """How verdicts call the form of the output."""
@@ -125,7 +128,7 @@ class _Limit:
                 return await look()
         except Exception as problem:  # noqa: BLE001 -- whatever breaks in a check, it is told and is never a pass
             return f"could not be checked: {type(problem).__name__}: {quoted(str(problem), 300)}"
-        return f"could not be checked within {self.seconds:g} seconds"
+        return f"{TOO_LATE}{self.seconds:g} seconds"
 
 
 def _judgement(criteria: Iterable[CriterionVerdict], usage: Usage | None = None) -> Judgement:

@@ -22,7 +22,10 @@ from interlock.protocol.base import Json, Usage
 from interlock.protocol.messages import ActionTaken, TaskAssigned
 from interlock.protocol.team import Agent, ModelSettings
 
-__all__ = ["WorkOutcome", "execute"]
+__all__ = ["RAN_OUT", "WorkOutcome", "execute"]
+
+RAN_OUT = "ran out of its "
+"""How the reason begins of an attempt that gave up because its time was over."""
 
 _QUOTED = 200
 _REASONING = 500
@@ -71,7 +74,7 @@ async def execute(
     thinking = Thinking(assignment, model, settings, tracing)
     if before is not None:
         thinking.go_on_from(before.usage, before.last, before.seconds)
-    outcome = WorkOutcome("gave_up", reason=f"ran out of its {assignment.grant.seconds:g} seconds")
+    outcome = WorkOutcome("gave_up", reason=f"{RAN_OUT}{assignment.grant.seconds:g} seconds")
     if not thinking.seconds_left:
         return replace(outcome, usage=thinking.usage, actions=toolbox.actions)
     try:

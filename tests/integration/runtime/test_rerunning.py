@@ -1,0 +1,255 @@
+"""Jobs that are run again from their record: over real brokers, with the scripted model the first time only."""
+
+import json
+import re
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from tests.integration.tools.desk import BOX_TOOLS
+
+from interlock.agents import worker
+from interlock.agents.prompts import work_messages
+from interlock.agents.strategies.form import Form
+from interlock.agents.tools.catalogue import catalogue
+from interlock.backends.chat import ChatMessage
+from interlock.observability.tracing import Tracing
+from interlock.protocol.messages import QuestionAnswered, QuestionAsked, TaskAssigned, TaskResult, TaskVerdict
+from interlock.protocol.state import Entry
+from interlock.protocol.team import Agent, Team
+from interlock.runtime.address import BrokerAddress
+from interlock.runtime.bus import Bus
+from interlock.runtime.client import submit, watch
+from interlock.runtime.closing import close_killed
+from interlock.runtime.config import BrokerLogin, ProcessConfig, Toolkit, ToolSetup
+from interlock.runtime.coordinator import Coordinator
+from interlock.runtime.rerunning import Record, read_record, rerun
+from interlock.runtime.verifier_role import serve_verifier
+from interlock.runtime.worker_role import serve_worker
+from interlock.testing import Answer, Call, CallTool, Reply, ScriptedServer
+
+pytestmark = pytest.mark.timeout(120)
+
+_SHORT = {"criteria": [{"check": "words", "max": 4}]}
+_AGENTS = {
+    "w": {"kind": "worker", "tools": ["box.look", "box.put", "box.burn"]},
+    "h": {"kind": "worker", "strategy": "cot"},
+    "v": {"kind": "verifier"},
+}
+
+
+def _team(*plan: dict[str, Any], **more: Any) -> Team:
+    return Team.model_validate(
+        {
+            "interlock": 1,
+            "team": "t",
+            "agents": _AGENTS,
+            "tools": {"modules": ["box_tools.py"]},
+            "permissions": {"allow": ["box.*"]},
+            "plan": plan,
+            **more,
+        }
+    )
+
+
+_WHOLE = _team(
+    {
+        "step": "read",
+        "for_each": ["plain", "wordy", "stubborn", "hopeless"],
+        "agent": "w",
+        "do": "Item {{ item }}.",
+        "tools": [],
+        "attempts": 2,
+        "on_failure": {"agent": "h", "attempts": 1},
+        "verify": {"criteria": [{"check": "words", "max": 4}, {"judge": "It is about the item."}]},
+    },
+    {"step": "put", "agent": "w", "do": "Put {{ steps.read.outputs | length }}.", "tools": ["box.look", "box.put"]}
+    | {"verify": _SHORT},
+    {"step": "burn", "agent": "w", "do": "Burn {{ steps.put.output }}.", "tools": ["box.burn"], "verify": _SHORT},
+    result="{{ steps.burn.output }}",
+)
+"""Redo, judge, handover, a failed item, tools with effects, and a question."""
+
+
+def _script(call: Call) -> Reply | str:
+    text = call.conversation
+    if "You check an answer" in text:
+        return Answer({"c1": {"evidence": "it is", "holds": True, "change": ""}})
+    if "Put " in text:
+        calls = (CallTool("box.look", {"what": "all"}), CallTool("box.put", {"what": "one"}))
+        return calls[len(call.observations)] if len(call.observations) < len(calls) else "It is put"
+    if "Burn " in text:
+        return "Burnt" if call.observations else CallTool("box.burn", {"what": "one"})
+    if "hopeless" in text or ("stubborn" in text and call.schema is None):
+        return f"far too many words for this check number {len(text)}"
+    if call.schema is not None:
+        return Answer({"reasoning": "shorter", "answer": "short at last"})
+    return "short enough" if "plain" in text or "not accepted" in text else "this one has far too many words"
+
+
+async def _answer(bus: Bus, job: str) -> None:
+    """Say yes to whatever is asked."""
+    async with bus.follow() as batches:
+        async for batch in batches:
+            for entry in batch.entries:
+                asked = entry.message
+                if isinstance(asked, QuestionAsked) and asked.job == job:
+                    await bus.append(
+                        QuestionAnswered(
+                            **asked.model_dump(include={"ns", "job", "task", "attempt"}),
+                            id=uuid.uuid4().hex,
+                            at=datetime.now(UTC),
+                            answers=entry.seq,
+                            question=asked.question,
+                            answer="yes",
+                            note="go on",
+                        )
+                    )
+
+
+@asynccontextmanager
+async def _agents(bus: Bus, broker: BrokerAddress, team: Team, toolkit: Toolkit) -> AsyncIterator[None]:
+    """Serve every role of ``team`` while the block runs."""
+
+    def config(name: str) -> ProcessConfig:
+        agent = team.agents[name]
+        tools = ToolSetup(sources=team.tools, secrets={}, catalogue=toolkit.catalogue, base=toolkit.base)
+        return ProcessConfig(
+            kind=agent.kind if agent.kind != "manager" else "worker",
+            name=name,
+            ns=bus.ns,
+            broker=BrokerLogin.of(broker),
+            team=team.team,
+            agent_name=name,
+            agent=agent,
+            model=team.model,
+            tools=tools if agent.kind == "worker" else None,
+            slots=8,
+        )
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(Coordinator(bus, Tracing()).run)
+        for name, agent in team.agents.items():
+            serve = serve_worker if agent.kind == "worker" else serve_verifier
+            group.start_soon(serve, config(name), bus, Tracing(), lambda: None)
+        yield
+        group.cancel_scope.cancel()
+
+
+Script = Callable[[Call], Reply | str]
+
+
+async def _recorded(
+    bus: Bus, broker: BrokerAddress, base: Path, monkeypatch: pytest.MonkeyPatch, team: Team, script: Script = _script
+) -> Record:
+    """Run a job of ``team`` to its end and return its record; afterwards there is no model any more."""
+    shutil.copy(BOX_TOOLS, base)
+    toolkit = Toolkit(tuple(catalogue(team, base).values()), str(base))
+    async with ScriptedServer(script) as server, anyio.create_task_group() as group:
+        with monkeypatch.context() as patch:
+            patch.setenv("INTERLOCK_MODEL_URL", server.url)
+            patch.setenv("INTERLOCK_MODEL", "m")
+            await submit(bus, Tracing(), team, "go", {}, "j1", toolkit=toolkit)
+            group.start_soon(_answer, bus, "j1")
+            async with _agents(bus, broker, team, toolkit), aclosing(watch(bus, "j1")) as news:
+                with anyio.fail_after(60):
+                    async for _ in news:
+                        pass
+            group.cancel_scope.cancel()
+    return await read_record(bus, "j1")
+
+
+async def test_rerun_gives_the_same_report(
+    bus: Bus, broker: BrokerAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redo, judge, handover, a failed item, effects and a question come out the same, without a model or an effect."""
+    record = await _recorded(bus, broker, tmp_path, monkeypatch, _WHOLE)
+    (tmp_path / "outside.log").rename(tmp_path / "then.log")
+    report = await rerun(record)
+    assert [str(one) for one in report.departures] == []
+    assert [str(one) for one in report.taken] == []
+    assert report.same
+    kinds = [entry.message.kind for entry in record.entries]
+    assert {"question.asked", "effect.done", "task.verdict", "job.closed"} <= set(kinds)
+    assert report.answered == sum(
+        len(one.message.exchanges) for one in record.entries if isinstance(one.message, TaskResult | TaskVerdict)
+    )
+    assert report.answered > 15
+    assert not (tmp_path / "outside.log").exists()
+    json.dumps(report.as_json())
+
+
+async def test_another_prompt_is_named(
+    bus: Bus, broker: BrokerAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the code asks for something else than then, the rerun says in which call and shows the new words."""
+    record = await _recorded(bus, broker, tmp_path, monkeypatch, _team(*_plan("wordy")))
+
+    def other(assignment: TaskAssigned, agent: Agent, form: Form, *, tools: bool = False) -> tuple[ChatMessage, ...]:
+        system, *rest = work_messages(assignment, agent, form, tools=tools)
+        return (ChatMessage("system", f"Be nice. {system.content}"), *rest)
+
+    monkeypatch.setattr(worker, "work_messages", other)
+    report = await rerun(record)
+    assert not report.same
+    told = [str(one) for one in report.departures]
+    results = [one.seq for one in record.entries if isinstance(one.message, TaskResult)]
+    assert len(told) == len(results) == 2
+    for line, seq, attempt in zip(told, results, (1, 2), strict=True):
+        assert line.startswith(f"entry {seq}, read:0, attempt {attempt}, call 1 of the model: message 1 (system)")
+        assert "Be nice." in line
+        assert "message 2" not in line
+
+
+def _plan(*items: str) -> list[dict[str, Any]]:
+    return [{"step": "read", "for_each": list(items), "agent": "w", "tools": [], "do": "{{ item }}", "verify": _SHORT}]
+
+
+async def test_another_decision_ends_the_rerun(
+    bus: Bus, broker: BrokerAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the check says something else, the verdict departs, and so does what the manager makes of it."""
+    record = await _recorded(bus, broker, tmp_path, monkeypatch, _team(*_plan("plain")))
+    entries = [_stricter(entry) for entry in record.entries]
+    report = await rerun(Record(entries, record.body))
+    told = [str(one) for one in report.departures]
+    assert any(re.search(r"read:0, attempt 1, task.verdict: verdict was .*pass.* is .*fail", line) for line in told)
+    assert "the manager does task.assigned of read:0, attempt 2 instead; the rerun ends here" in told[-1]
+
+
+def _stricter(entry: Entry) -> Entry:
+    """Return an entry of a job whose team allows one word only, and whose record says otherwise."""
+    text = entry.message.model_dump_json(by_alias=True).replace('"max":4', '"max":1')
+    return Entry(entry.seq, type(entry.message).model_validate_json(text), entry.origin)
+
+
+async def test_a_killed_job_and_a_lost_model_are_run_again(
+    bus: Bus, broker: BrokerAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill comes where it came; an attempt that never ended stays so; a model's failure is a recorded answer."""
+    team = _team(*_plan("plain", "later"), limits={"parallel": 1})
+    closing = anyio.Event()
+
+    def script(call: Call) -> Reply | str:
+        if "later" in call.conversation:
+            closing.set()
+            return Answer("late", delay=30)
+        return "short"
+
+    async with anyio.create_task_group() as group:
+
+        async def kill() -> None:
+            await closing.wait()
+            await close_killed(bus, Tracing(), "j1", "killed: enough")
+
+        group.start_soon(kill)
+        record = await _recorded(bus, broker, tmp_path, monkeypatch, team, script)
+    report = await rerun(record)
+    assert ([str(one) for one in report.departures], report.same) == ([], True)
+    assert report.entries == len(record.entries)
