@@ -4,7 +4,6 @@ import logging
 import secrets
 import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,11 +15,12 @@ from interlock.protocol.items import Priority, StoredItems
 from interlock.protocol.machine import fold
 from interlock.protocol.messages import JobSubmitted
 from interlock.protocol.state import Entry, JobState
-from interlock.protocol.subjects import job_subjects, log_subject
+from interlock.protocol.subjects import job_subjects, log_subject, submitted_subject
 from interlock.protocol.team import Autonomy, Team
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import AnswerRefused
 from interlock.runtime.config import NO_TOOLKIT, Toolkit
+from interlock.runtime.lean import LeanFold
 
 __all__ = ["JobNotFound", "Progress", "history", "new_job_id", "read_job", "read_jobs", "submit", "watch"]
 
@@ -49,7 +49,7 @@ def new_job_id(team: str) -> str:
     return f"{team}-{secrets.token_hex(4)}"
 
 
-async def submit(
+async def submit(  # noqa: PLR0913 -- all that a job is given; most may be left out
     bus: Bus,
     tracing: Tracing,
     team: Team,
@@ -100,35 +100,39 @@ async def submit(
 
 
 async def watch(bus: Bus, job: str) -> AsyncGenerator[Progress, None]:
-    """Yield the news of a job from its beginning on, until it is closed."""
-    state = JobState()
+    """Yield the news of a job from its beginning on, until it is closed.
+
+    The state of a job of many tasks has no more of those that are over than ``lean`` keeps, and of those that the
+    entries at hand ended.
+    """
+    lean = LeanFold()
     async with bus.follow([job_subjects(bus.ns, job)]) as batches:
         async for batch in batches:
-            state = fold(batch.entries, state)
-            yield Progress(tuple(batch.entries), state)
-            if state.closed is not None:
+            lean.take_all(batch.entries)
+            yield Progress(tuple(batch.entries), lean.state)
+            if lean.state.closed is not None and batch.pending == 0:
                 return
+            lean.forget()
 
 
 async def read_job(bus: Bus, job: str) -> JobState:
-    """Return the state of a job as the log has it now.
+    """Return the state of a job as the log has it now; of many tasks that are over it has what ``lean`` keeps.
 
     :raises JobNotFound: it is not in the log
     """
-    known = await bus.jobs()
-    if job not in known:
-        raise JobNotFound(job, known)
+    if await bus.last(submitted_subject(bus.ns, job)) is None:
+        raise JobNotFound(job, await bus.jobs())
     return await _read(bus, job)
 
 
 async def read_jobs(bus: Bus) -> AsyncGenerator[JobState, None]:
-    """Yield the state of every job as the log has it now, in the order of their ids."""
+    """Yield the state of every job as ``read_job`` does, in the order of their ids."""
     for job in await bus.jobs():
         yield await _read(bus, job)
 
 
 async def history(bus: Bus, job: str) -> AsyncGenerator[Progress, None]:
-    """Yield all that the log has of a job now, from its beginning on."""
+    """Yield all that the log has of a job now, from its beginning on, and forget nothing."""
     state = JobState()
     async with bus.follow([job_subjects(bus.ns, job)]) as batches:
         async for batch in batches:
@@ -139,8 +143,11 @@ async def history(bus: Bus, job: str) -> AsyncGenerator[Progress, None]:
 
 
 async def _read(bus: Bus, job: str) -> JobState:
-    state = JobState()
-    async with aclosing(history(bus, job)) as news:
-        async for progress in news:
-            state = progress.state
-    return state
+    lean = LeanFold()
+    async with bus.follow([job_subjects(bus.ns, job)]) as batches:
+        async for batch in batches:
+            lean.take_all(batch.entries)
+            lean.forget()
+            if batch.pending == 0:
+                break
+    return lean.state

@@ -36,16 +36,17 @@ from interlock.runtime._words import LATE
 from interlock.runtime.address import AddressInvalid
 from interlock.runtime.broker_errors import BrokerError, KeyMissing, KeysUnusable
 from interlock.runtime.bus_errors import BusError
-from interlock.runtime.client import JobNotFound, read_job, read_jobs
+from interlock.runtime.client import JobNotFound, read_job
 from interlock.runtime.closing import JobLeftOpen
 from interlock.runtime.config import Toolkit
 from interlock.runtime.failures import FileUnwritable, Mistake, first_error
 from interlock.runtime.keyring import reach
 from interlock.runtime.killswitch import JobKilled, describe_order
 from interlock.runtime.launch import Interruption, JobInterrupted, Order, run_job
+from interlock.runtime.lean import SMALL, size_of
 from interlock.runtime.place import Place, open_log
-from interlock.runtime.report import Report, report_of
-from interlock.runtime.show import print_jobs, print_out, print_report
+from interlock.runtime.report import Listed, Report, listed_of, report_of
+from interlock.runtime.show import print_jobs, print_out, print_state, reader_may_leave
 from interlock.runtime.source_errors import SourceError
 from interlock.runtime.sources import freeze, parse_inputs
 from interlock.runtime.staffing import models_used, tool_names
@@ -53,7 +54,7 @@ from interlock.runtime.supervisor import AgentProcessFailed
 from interlock.runtime.teamfile import LoadedTeam, TeamFileInvalid, load_team
 from interlock.runtime.view import open_view
 
-__all__ = ["EXIT_OF_STATUS", "model_problem", "place_of", "print_one", "run", "toolkit_of", "writable"]
+__all__ = ["EXIT_OF_STATUS", "model_problem", "place_of", "print_one", "run", "tell", "toolkit_of", "writable"]
 
 EXIT_OF_STATUS = {"succeeded": 0, "failed": 1, "partial": 3, "killed": 4, "running": 0}
 """The exit status for each status of a job."""
@@ -173,9 +174,7 @@ def _run(options: argparse.Namespace) -> int:
         state = anyio.run(_run_until_told, place_of(options), order, tracing, backend_options={"use_uvloop": True})
     finally:
         tracing.shutdown(_FLUSH)
-    report = report_of(state)
-    print_one(options, report, print_report)
-    return EXIT_OF_STATUS[report.status]
+    return tell(options, state)
 
 
 def writable(path: Path | None) -> Path | None:
@@ -254,13 +253,12 @@ def _leave_at_once() -> NoReturn:
 
 def _jobs(options: argparse.Namespace) -> int:
     place = place_of(options)
-    reports = anyio.run(_all_reports, place) if _is_there(place) else []
-    reports.sort(key=lambda pair: pair[0])
+    jobs = anyio.run(_all_jobs, place) if _is_there(place) else []
     if options.json:
-        summaries = [report.model_dump(mode="json", exclude={"tasks", "result"}) for _, report in reports]
+        summaries = [job.report.model_dump(mode="json", exclude={"tasks", "result"}) for job in jobs]
         print_out(json.dumps(summaries, indent=2))
     else:
-        print_jobs([report for _, report in reports])
+        print_jobs(jobs)
     return 0
 
 
@@ -268,8 +266,7 @@ def _show(options: argparse.Namespace) -> int:
     place = place_of(options)
     if not _is_there(place):
         raise JobNotFound(options.job, ())
-    state = anyio.run(_one_state, place, options.job)
-    print_one(options, report_of(state), print_report)
+    tell(options, anyio.run(_one_state, place, options.job))
     return 0
 
 
@@ -283,10 +280,11 @@ async def _one_state(place: Place, job: str) -> JobState:
         return await read_job(bus, job)
 
 
-async def _all_reports(place: Place) -> list[tuple[datetime, Report]]:
+async def _all_jobs(place: Place) -> list[Listed]:
+    from interlock.runtime.listing import list_jobs  # noqa: PLC0415 -- no other command needs it
+
     async with open_log(place, "client") as bus:
-        states = [state async for state in read_jobs(bus)]
-    return [(state.submitted.at, report_of(state)) for state in states if state.submitted]
+        return await list_jobs(bus)
 
 
 def _kill(options: argparse.Namespace) -> int:
@@ -294,7 +292,7 @@ def _kill(options: argparse.Namespace) -> int:
 
     order, ended = anyio.run(kill, place_of(options), _scope(options), options.reason)
     print_out(describe_order(order))
-    print_jobs([report_of(state) for state in ended])
+    print_jobs([listed_of(state) for state in ended])
     return 0
 
 
@@ -405,6 +403,28 @@ def place_of(options: argparse.Namespace) -> Place:
     nats = reach(options.nats, options.nats_keys, options.nats_ca) if options.nats else None
     durable, log_bytes = getattr(options, "durable", False), getattr(options, "log_bytes", None)
     return Place(options.state, nats, durable, log_bytes, getattr(options, "replicas", None))
+
+
+def tell(options: argparse.Namespace, state: JobState) -> int:
+    """Print what became of a job as ``--json`` says and return its exit status; the state may be a lean one.
+
+    :raises BusError: the report is too long for what the state holds, and the log out of reach
+    """
+    if not options.json:
+        print_state(state)
+    elif size_of(state) <= SMALL:
+        print_out(report_of(state).model_dump_json(indent=2))
+    elif state.submitted is not None:
+        anyio.run(_print_report, place_of(options), state.submitted.job)
+    return EXIT_OF_STATUS[state.closed.status if state.closed else "running"]
+
+
+async def _print_report(place: Place, job: str) -> None:
+    from interlock.runtime.reporting import write_report  # noqa: PLC0415 -- only large jobs need it
+
+    with reader_may_leave(sys.stdout):
+        async with open_log(place, "client") as bus:
+            await write_report(bus, job, sys.stdout)
 
 
 def print_one(options: argparse.Namespace, report: Report, in_words: Callable[[Report], None]) -> None:

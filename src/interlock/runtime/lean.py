@@ -1,5 +1,6 @@
 """Folds the log of a job with any number of tasks, and keeps of those that are over no more than a reader needs."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from interlock.protocol.machine import evolve, settle
@@ -40,6 +41,11 @@ class LeanFold:
             return None
         self._closed.append(task.id)
         return task
+
+    def take_all(self, entries: Iterable[Entry]) -> None:
+        """Fold entries; what they closed is still there until ``forget``."""
+        for entry in entries:
+            self.take(entry)
 
     def forget(self) -> None:
         """Forget what the tasks hold that were closed since the last time."""

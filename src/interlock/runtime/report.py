@@ -11,17 +11,23 @@ from interlock.protocol.messages import ActionTaken, Approval, CriterionVerdict,
 from interlock.protocol.plan import task_id
 from interlock.protocol.state import Effect, EffectStatus, JobState, Phase, StepState, TaskState
 from interlock.protocol.tools import EffectClass
+from interlock.runtime.lean import size_of
 
 __all__ = [
     "ActionReport",
     "EffectReport",
     "EffectsReport",
+    "Listed",
     "QuestionReport",
     "Report",
     "TaskReport",
     "VerdictReport",
+    "listed_of",
+    "overview_of",
     "question_report",
     "report_of",
+    "task_report",
+    "unbegun_report",
 ]
 
 _TaskStatus = Literal["accepted", "failed", "cancelled", "open", "asking", "waiting"]
@@ -133,8 +139,37 @@ class Report(Strict):
     """Of the one trace that the job has, 32 hexadecimal digits."""
 
 
+class Listed(Strict):
+    """One job in a list."""
+
+    report: Report
+    """Without its tasks."""
+    accepted: int
+    """Tasks that were accepted."""
+    tasks: int
+    """All tasks, as far as they are counted."""
+    asking: int
+    """Tasks that wait for a person."""
+
+
+def listed_of(state: JobState) -> Listed:
+    """Return what a list of jobs says of one that has been submitted; the state may be a lean one."""
+    steps = state.steps.values()
+    return Listed(
+        report=overview_of(state, ()),
+        accepted=sum(step.accepted for step in steps),
+        tasks=size_of(state),
+        asking=0 if state.closed else len(state.asking),
+    )
+
+
 def report_of(state: JobState) -> Report:
-    """Return the account of a job that has been submitted."""
+    """Return the account of a job that has been submitted, of which nothing was forgotten."""
+    return overview_of(state, tuple(task for name in state.order for task in _tasks(state, state.steps[name])))
+
+
+def overview_of(state: JobState, tasks: tuple[TaskReport, ...]) -> Report:
+    """Return the account of a job that has been submitted with these of its tasks; the state may be a lean one."""
     if state.submitted is None:
         raise ValueError("a job that was not submitted has no report")
     closed = state.closed
@@ -145,7 +180,7 @@ def report_of(state: JobState) -> Report:
         status=closed.status if closed else "running",
         reason=closed.reason if closed else "",
         result=closed.result if closed else None,
-        tasks=tuple(task for name in state.order for task in _tasks(state, state.steps[name])),
+        tasks=tasks,
         effects=EffectsReport(
             done=tuple(_effects(state, EffectStatus.DONE)),
             in_doubt=tuple(_effects(state, EffectStatus.IN_DOUBT, EffectStatus.INTENDED)),
@@ -162,16 +197,18 @@ def _tasks(state: JobState, step: StepState) -> list[TaskReport]:
 
 
 def _task(state: JobState, step: StepState, index: int | None) -> TaskReport:
-    identity = task_id(step.spec.step, index)
-    task = state.tasks.get(identity)
-    if task is None:
-        return _unbegun(state, step, index, identity)
+    task = state.tasks.get(task_id(step.spec.step, index))
+    return unbegun_report(state, step, index) if task is None else task_report(state, task)
+
+
+def task_report(state: JobState, task: TaskState) -> TaskReport:
+    """Return the account of a task that the job's log knows."""
     return TaskReport(
-        id=identity,
+        id=task.id,
         step=task.step,
-        index=index,
+        index=task.index,
         label=task.label,
-        agent=task.current.role.partition("@")[0] if task.attempts else step.spec.agent,
+        agent=task.current.role.partition("@")[0] if task.attempts else state.steps[task.step].spec.agent,
         status=task.outcome or _status_while_open(state, task),
         attempts=len(task.attempts),
         verdicts=_verdicts(task),
@@ -182,10 +219,11 @@ def _task(state: JobState, step: StepState, index: int | None) -> TaskReport:
     )
 
 
-def _unbegun(state: JobState, step: StepState, index: int | None, identity: str) -> TaskReport:
+def unbegun_report(state: JobState, step: StepState, index: int | None) -> TaskReport:
+    """Return the account of a task that the job's log does not know."""
     closed = state.closed
     return TaskReport(
-        id=identity,
+        id=task_id(step.spec.step, index),
         step=step.spec.step,
         index=index,
         label="",
@@ -263,7 +301,9 @@ _TOLD = {EffectStatus.DONE, EffectStatus.FAILED}
 
 def _under_way(state: JobState, effect: Effect) -> bool:
     """Whether whoever meant to make an effect may be at it right now."""
-    task = state.tasks[effect.task]
+    task = state.tasks.get(effect.task)
+    if task is None:  # it is over, and what it held forgotten
+        return False
     at_work = task.phase is Phase.ASSIGNED and effect.attempt == task.current.number and not state.closed
     return at_work and effect.status is EffectStatus.INTENDED
 

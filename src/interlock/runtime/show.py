@@ -9,11 +9,37 @@ from pathlib import Path
 from typing import TextIO
 
 from interlock.protocol.base import Json
+from interlock.protocol.state import JobState, TaskState
 from interlock.runtime.asking import waiting_line
-from interlock.runtime.report import EffectReport, EffectsReport, Report, TaskReport
+from interlock.runtime.lean import SMALL, size_of
+from interlock.runtime.report import (
+    EffectReport,
+    EffectsReport,
+    Listed,
+    Report,
+    TaskReport,
+    overview_of,
+    report_of,
+    task_report,
+)
 
-__all__ = ["account", "one_line", "print_jobs", "print_out", "print_report", "reader_may_leave", "result_text"]
+__all__ = [
+    "account",
+    "one_line",
+    "print_jobs",
+    "print_out",
+    "print_report",
+    "print_state",
+    "reader_may_leave",
+    "result_text",
+]
 
+
+_MISSED = 50
+"""The most tasks of a large job that are shown in words."""
+
+_RESULT = 20_000
+"""Characters of a result that are shown in a terminal."""
 
 _ACTIONS = 5
 """The most tool calls of a task that are shown in words."""
@@ -27,10 +53,47 @@ _CUT = 100
 
 def print_report(report: Report) -> None:
     """Print the result to standard output and the account of the job to standard error."""
-    if report.result is not None:
-        print_out(result_text(report.result))
+    _print_both(report.result, account(report))
+
+
+def print_state(state: JobState) -> None:
+    """Print what ``print_report`` does of a job that may have any number of tasks, and so a lean state.
+
+    Of many tasks it is told how many were accepted, and which were not.
+    """
+    if size_of(state) <= SMALL:
+        print_report(report_of(state))
+        return
+    missed = sorted(_missed(state), key=lambda task: (state.order.index(task.step), task.index or 0))
+    report = overview_of(state, tuple(task_report(state, task) for task in missed[:_MISSED]))
+    _print_both(report.result, account(report, tuple(_step_lines(state)), len(missed) - len(report.tasks)))
+
+
+def _print_both(result: Json, told: str) -> None:
+    if result is not None:
+        print_out(_bounded(result_text(result)) if sys.stdout.isatty() else result_text(result))
     with reader_may_leave(sys.stderr):
-        print(account(report), file=sys.stderr)
+        print(told, file=sys.stderr)
+
+
+def _bounded(text: str) -> str:
+    """Return as much of a result as a person reads in a terminal."""
+    if len(text) <= _RESULT:
+        return text
+    return f"{text[:_RESULT]}\n... and {len(text) - _RESULT} more characters, which --json shows"
+
+
+def _missed(state: JobState) -> Iterator[TaskState]:
+    """Yield the tasks that began and were not accepted, or are not yet."""
+    return (task for task in state.tasks.values() if task.outcome != "accepted")
+
+
+def _step_lines(state: JobState) -> Iterator[str]:
+    for name in state.order:
+        step = state.steps[name]
+        counts = ((step.failed, "failed"), (step.cancelled, "cancelled"), (step.open, "open"), (step.redone, "redone"))
+        more = "".join(f", {count} {word}" for count, word in counts if count)
+        yield f"{name}: {step.accepted} of {'?' if step.size is None else step.size} accepted{more}"
 
 
 def print_out(text: str) -> None:
@@ -44,12 +107,19 @@ def result_text(result: Json) -> str:
     return result.rstrip() if isinstance(result, str) else json.dumps(result, indent=2, ensure_ascii=False)
 
 
-def account(report: Report) -> str:
-    """Return what became of each task, and what the job took."""
+def account(report: Report, steps: Sequence[str] = (), more: int = 0) -> str:
+    """Return what became of each task, and what the job took.
+
+    Where the report has not all tasks, ``steps`` are lines about those of each step, and so many ``more`` were not
+    accepted than the report has.
+    """
     lines = [one_line(f"{report.job_id}: {report.status}" + (f" ({report.reason})" if report.reason else ""))]
+    lines += (f"  {one_line(line)}" for line in steps)
     for task in report.tasks:
         lines.append(f"  {one_line(_task_line(task))}")
         lines += (f"    {line}" for line in _details(task))
+    if more:
+        lines.append(f"  and {more} more that were not accepted, which --json shows")
     lines += (one_line(line) for line in _effect_lines(report.effects))
     usage = report.usage
     lines.append(
@@ -59,14 +129,13 @@ def account(report: Report) -> str:
     return "\n".join(lines)
 
 
-def print_jobs(reports: Sequence[Report]) -> None:
+def print_jobs(jobs: Sequence[Listed]) -> None:
     """Print a line for each job to standard output."""
-    for report in reports:
-        accepted = sum(task.status == "accepted" for task in report.tasks)
-        counts = f"{accepted}/{len(report.tasks)} accepted"
-        if asking := sum(task.status == "asking" for task in report.tasks):
-            counts += f", {asking} waiting for an answer"
-        print_out(one_line(f"{report.job_id}  {report.status:9}  {counts}  {report.goal}"))
+    for job in jobs:
+        counts = f"{job.accepted}/{job.tasks} accepted"
+        if job.asking:
+            counts += f", {job.asking} waiting for an answer"
+        print_out(one_line(f"{job.report.job_id}  {job.report.status:9}  {counts}  {job.report.goal}"))
 
 
 def _task_line(task: TaskReport) -> str:

@@ -10,7 +10,7 @@ from interlock.protocol.base import Usage
 from interlock.protocol.messages import Approval
 from interlock.protocol.state import JobState
 from interlock.protocol.team import Handover
-from interlock.runtime.report import Report, TaskReport, report_of
+from interlock.runtime.report import Report, TaskReport, listed_of, report_of
 from interlock.runtime.show import account, one_line, print_jobs, print_report, result_text
 
 APPROVAL = Approval(
@@ -215,8 +215,9 @@ def test_the_result_goes_to_standard_output_alone(capsys: pytest.CaptureFixture[
 
 def test_jobs_are_listed_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     """Id, status, how much was accepted, and the goal on one line."""
-    report = report_of(half_done().state).model_copy(update={"goal": "sum\nup"})
-    print_jobs([report, report])
+    listed = listed_of(half_done().state)
+    job = listed.model_copy(update={"report": listed.report.model_copy(update={"goal": "sum\nup"})})
+    print_jobs([job, job])
     assert capsys.readouterr().out == "j  running    1/5 accepted  sum up\n" * 2
 
 
