@@ -79,7 +79,7 @@ def _below(root: int, parents: Mapping[int, int]) -> Iterator[int]:
 
 
 def _kind(pid: int) -> str:
-    """Return ``model_server``, ``client``, ``broker``, ``manager``, ``workers`` or ``verifiers``; empty where that is not known yet."""
+    """Return what the benchmark calls a process; empty where that is not known yet."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     except OSError:

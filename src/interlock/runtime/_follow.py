@@ -74,7 +74,7 @@ class Follow:
         received = [one for pulled in taken if (one := await self._read(pulled))]
         for _ in taken:
             self._waiting.popleft()
-        await self._pull.ask()
+        self._pull.ask()
         behind = int(taken[-1].raw.seq < self._floor)
         return Batch(tuple(received), max(taken[-1].pending, len(self._waiting), behind))
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from email.parser import HeaderParser
 from typing import Any
 
-from nats.aio.msg import Msg
-
+from interlock.runtime._client import Heard
 from interlock.runtime._wire import Wire
 from interlock.runtime.bus_errors import BrokerComplaint, LeaderMissing, ReplyMissing
 
@@ -64,7 +63,7 @@ async def api(
     return answer_of(subject, reply)
 
 
-def answer_of(subject: str, reply: Msg) -> dict[str, Any]:
+def answer_of(subject: str, reply: Heard) -> dict[str, Any]:
     """Return the JSON that ``reply`` carries.
 
     :raises BrokerComplaint: it is an error
@@ -146,7 +145,7 @@ async def direct_get(wire: Wire, stream: str, query: Mapping[str, Any]) -> Raw |
     asked of the leader. The last message on a subject is not for this: there a replica's answer can be old.
     """
     reply = await wire.request(f"{wire.address.api}.DIRECT.GET.{stream}", json.dumps(query).encode())
-    headers = dict(reply.headers or {})
+    headers = reply.headers
     if "Status" in headers:
         return await _leader_get(wire, stream, query) if wire.in_cluster else None
     return Raw(int(headers["Nats-Sequence"]), headers["Nats-Subject"], reply.data, headers)

@@ -8,13 +8,13 @@ its own, so that nothing asked for in an earlier one can come on top.
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio
-from nats.aio.msg import Msg
 
+from interlock.runtime._client import Heard
 from interlock.runtime._jetstream import NS_PER_SECOND, Raw
 from interlock.runtime._wire import Wire
 from interlock.runtime.bus_errors import (
@@ -96,7 +96,7 @@ class Pull:
         self._running.cancel()
         await self._stopped.wait()
 
-    async def ask(self) -> None:
+    def ask(self) -> None:
         """Ask for as much as there is room for, once that is worth a request."""
         room = self._limit - self._held() - self._outstanding
         if not self._inbox or room < 1 or (self._outstanding and room < self._limit // 4):
@@ -110,7 +110,7 @@ class Pull:
             self._heard = time.monotonic()
         self._outstanding += room
         with suppress(BrokerUnreachable):  # the era ends with the connection
-            await self._wire.publish(self._next, json.dumps(request).encode(), self._inbox)
+            self._wire.send(self._next, json.dumps(request).encode(), self._inbox)
 
     @property
     def _next(self) -> str:
@@ -146,15 +146,15 @@ class Pull:
         self._subject = await self._prepare()
         inbox = self._wire.new_inbox()
 
-        async def hear(message: Msg) -> None:
-            await self._hear(message, current=self._era is era)
+        def hear(message: Heard) -> None:
+            self._hear(message, current=self._era is era)
 
         subscription = await self._wire.subscribe(inbox, hear)
         try:
             if not era.is_set():
                 self._inbox = inbox
             with self._wire.told_if_denied(self._next, self._deny):
-                await self.ask()
+                self.ask()
                 while not era.is_set():
                     await self._watch_silence(era)
             if self._denied:
@@ -171,17 +171,17 @@ class Pull:
             _log.warning("the broker went silent about %s; asking anew", self._subject)
             self._end_era()
 
-    async def _hear(self, message: Msg, *, current: bool) -> None:
+    def _hear(self, message: Heard, *, current: bool) -> None:
         self._heard = time.monotonic()
         if message.reply:
             self._outstanding -= 1 if current else 0
             if not self._receive(_pulled(message)):
                 self._end_era()
         elif current:
-            self._hear_status(message.headers or {})
-        await self.ask()
+            self._hear_status(message.headers)
+        self.ask()
 
-    def _hear_status(self, headers: dict[str, str]) -> None:
+    def _hear_status(self, headers: Mapping[str, str]) -> None:
         """Take back the credit of a request that ended; where it is not said how much that is, begin a new era."""
         status = headers.get("Status", "")
         unused = headers.get("Nats-Pending-Messages")
@@ -192,9 +192,9 @@ class Pull:
             self._end_era()
 
 
-def _pulled(message: Msg) -> Pulled:
+def _pulled(message: Heard) -> Pulled:
     """Read ``$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<deliveries>.<seq>.<consumer seq>.<time>.<pending>``."""
     tokens = message.reply.split(".")
     at = 4 if len(tokens) == _TOKENS_WITHOUT_DOMAIN else 6
-    raw = Raw(int(tokens[at + 1]), message.subject, message.data, message.headers or {})
+    raw = Raw(int(tokens[at + 1]), message.subject, message.data, message.headers)
     return Pulled(raw, message.reply, tokens[at - 1], int(tokens[at]), int(tokens[at + 2]), int(tokens[at + 4]))

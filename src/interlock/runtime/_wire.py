@@ -9,7 +9,7 @@ import itertools
 import logging
 import re
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +17,9 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 from nats import errors as nats_errors
-from nats.aio.client import Client, Srv
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from interlock.runtime._client import FastClient, Heard, Receiver
 from interlock.runtime._keys import public_key
 from interlock.runtime.address import BrokerAddress, inbox_of
 from interlock.runtime.bus_errors import (
@@ -46,7 +45,6 @@ CLUSTER_SECONDS = 1.5
 _RECONNECT_SECONDS = 0.2
 _DRAIN_SECONDS = 1.0
 _NOBODY = "503"
-_PING = b"PING\r\n"
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"')
 _NOT_CONNECTED = (
     nats_errors.OutboundBufferLimitError,
@@ -54,8 +52,6 @@ _NOT_CONNECTED = (
     nats_errors.ConnectionDrainingError,
     nats_errors.ConnectionReconnectingError,
 )
-
-Receiver = Callable[[Msg], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -65,56 +61,24 @@ class _Waiting:
     subject: str
     reply: "asyncio.Future[Any]"
 
+    def settle(self, outcome: Any) -> None:
+        """Give the future its outcome, unless it has one."""
+        if not self.reply.done():
+            self.reply.set_result(outcome)
 
-class _Client(Client):
-    """nats-py's client, with round trips that can be relied on and a break that is told in the moment it is known."""
+    def give_up(self, seconds: float) -> None:
+        """Say that nothing came in ``seconds``."""
+        self.settle(ReplyMissing(self.subject, f"{seconds:g} s passed"))
 
-    def __init__(self, broken: Callable[[str], None]) -> None:
-        super().__init__()
-        self._broken = broken
+    async def answer(self) -> Any:
+        """Return the reply.
 
-    async def _process_op_err(self, e: Exception) -> None:
-        """Begin to reconnect; nats-py tells of it only after it closed the old connection, which can take its time."""
-        if not (self.is_closed or self.is_reconnecting):
-            self._broken(str(e))
-        await super()._process_op_err(e)
-
-    async def _close(self, status: int, do_cbs: bool = True) -> None:
-        if not self.is_closed:
-            self._broken(str(self.last_error or "it was closed"))
-        await super()._close(status, do_cbs)
-
-    async def _connect_to_server(self, s: Srv) -> None:
-        """Dial; nats-py would leave open the connection of an attempt before this one that broke at its greeting."""
-        if self._transport is not None:
-            self._transport.close()  # type: ignore[no-untyped-call]  # nats-py annotates only some methods
-        await super()._connect_to_server(s)
-
-    @property
-    def in_cluster(self) -> bool:
-        """Whether the server greeted as a node of a cluster."""
-        return bool(self._server_info.get("cluster"))
-
-    async def ping(self, pong: "asyncio.Future[Any]") -> None:
-        """Send a PING whose PONG sets the result of ``pong``."""
-        await self._send_ping(pong)
-
-    def forget_unsent(self) -> None:
-        """Drop what would be sent after a reconnect: with ``pending_size=0`` that is what was not flushed yet."""
-        self._pending.clear()
-        self._pending_data_size = 0
-
-    async def _send_ping(self, future: "asyncio.Future[Any] | None" = None) -> None:
-        """Send a PING behind what was sent before; nats-py lets it overtake, so that its PONG would prove nothing."""
-        self._pongs.append(future or asyncio.get_running_loop().create_future())
-        await self._send_command(_PING)
-        await self._flush_pending()
-
-    async def _process_pong(self) -> None:
-        """Take a PONG; one that nobody waits for any more would end nats-py's reading loop, and so the connection."""
-        if self._pongs and self._pongs[0].done():
-            self._pongs[0] = asyncio.get_running_loop().create_future()
-        await super()._process_pong()
+        :raises BusError: there is none
+        """
+        answer = await self.reply
+        if isinstance(answer, BusError):
+            raise answer
+        return answer
 
 
 class Wire:
@@ -123,7 +87,7 @@ class Wire:
     def __init__(self, address: BrokerAddress, name: str) -> None:
         self.address = address
         self._name = name
-        self._client = _Client(self._lose)
+        self._client = FastClient(self._lose)
         self._up = anyio.Event()
         self._lost_watchers: set[Callable[[], None]] = set()
         self._denied_watchers: dict[str, tuple[str, Callable[[PublishDenied], None]]] = {}
@@ -195,17 +159,22 @@ class Wire:
     async def publish(
         self, subject: str, body: bytes = b"", reply: str = "", headers: Mapping[str, str] | None = None
     ) -> None:
-        """Send a message without waiting for anything.
+        """Send a message, waiting only where the connection is slower than its senders.
 
         :raises BrokerUnreachable: there is no connection; the message is gone
         :raises PayloadTooLarge: ``body`` is larger than the broker takes
         """
+        self.send(subject, body, reply, headers)
+        await self._client.room()
+
+    def send(self, subject: str, body: bytes, reply: str = "", headers: Mapping[str, str] | None = None) -> None:
+        """Send a message of which there are few or which is small: it waits for nothing. Raises as ``publish``."""
         if not self.is_up:
             raise BrokerUnreachable(self.address.url, self._reason)
         if len(body) > self._client.max_payload:
             raise PayloadTooLarge(subject, len(body), self._client.max_payload)
         try:
-            await self._client.publish(subject, body, reply, dict(headers) if headers else None)
+            self._client.send(subject, body, reply, headers)
         except _NOT_CONNECTED as error:
             raise BrokerUnreachable(self.address.url, str(error)) from None
 
@@ -215,7 +184,7 @@ class Wire:
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
         seconds: float | None = None,
-    ) -> Msg:
+    ) -> Heard:
         """Send a request and return its reply.
 
         :raises BrokerUnreachable: there is no connection; the request was not sent
@@ -224,13 +193,13 @@ class Wire:
         :raises NobodyListens: nothing is subscribed to ``subject``
         :raises LeaderMissing: the same in a cluster, where that passes
         """
-        async with self._expecting(subject, seconds or (CLUSTER_SECONDS if self.in_cluster else REQUEST_SECONDS)) as (
+        with self._expecting(subject, seconds or (CLUSTER_SECONDS if self.in_cluster else REQUEST_SECONDS)) as (
             token,
             waiting,
         ):
             await self.publish(subject, body, f"{self._inbox}.{token}", headers)
-            reply: Msg = await _answer(waiting)
-        if reply.headers and reply.headers.get("Status") == _NOBODY:
+            reply: Heard = await waiting.answer()
+        if reply.headers.get("Status") == _NOBODY:
             raise LeaderMissing(subject, "nobody listens") if self.in_cluster else NobodyListens(subject)
         return reply
 
@@ -245,9 +214,7 @@ class Wire:
             raise BrokerUnreachable(self.address.url, self._reason)
         self._denied_subscriptions.discard(subject.lower())
         try:
-            subscription = await self._client.subscribe(
-                subject, cb=receive, pending_msgs_limit=0, pending_bytes_limit=0
-            )
+            subscription = await self._client.hear(subject, receive)
         except _NOT_CONNECTED as error:
             raise BrokerUnreachable(self.address.url, str(error)) from None
         try:
@@ -273,27 +240,26 @@ class Wire:
         except nats_errors.Error as error:
             _log.debug("a subscription to %s ended with its connection: %s", subscription.subject, error)
 
-    @asynccontextmanager
-    async def _expecting(self, subject: str, seconds: float) -> AsyncIterator[tuple[str, _Waiting]]:
+    @contextmanager
+    def _expecting(self, subject: str, seconds: float) -> Iterator[tuple[str, _Waiting]]:
         """Have a reply to something waited for inside the block, for ``seconds`` or until the connection breaks."""
-        token = str(next(self._tokens))
-        waiting = self._waiting[token] = _Waiting(subject, asyncio.get_running_loop().create_future())
+        token, loop = str(next(self._tokens)), asyncio.get_running_loop()
+        waiting = self._waiting[token] = _Waiting(subject, loop.create_future())
+        late = loop.call_later(seconds, waiting.give_up, seconds)
         try:
-            async with asyncio.timeout(seconds):
-                yield token, waiting
-        except TimeoutError:
-            raise ReplyMissing(subject, f"{seconds:g} s passed") from None
+            yield token, waiting
         finally:
+            late.cancel()
             del self._waiting[token]
 
     async def _round_trip(self) -> None:
         """Wait until the broker has taken in everything that was sent before."""
-        async with self._expecting("PING", REQUEST_SECONDS) as (_, waiting):
+        with self._expecting("PING", REQUEST_SECONDS) as (_, waiting):
             await self._client.ping(waiting.reply)
-            await _answer(waiting)
+            await waiting.answer()
 
     async def _dial(self, seconds: float) -> None:
-        self._client, self._refusal = _Client(self._lose), None
+        self._client, self._refusal = FastClient(self._lose), None
         with anyio.move_on_after(seconds) as self._dialling:
             await self._client.connect(
                 self.address.servers,
@@ -313,9 +279,7 @@ class Wire:
                 closed_cb=self._on_closed,
             )
             self._inbox = self._client.new_inbox()
-            await self._client.subscribe(
-                f"{self._inbox}.*", cb=self._on_reply, pending_msgs_limit=0, pending_bytes_limit=0
-            )
+            await self._client.hear(f"{self._inbox}.*", self._on_reply)
             await self._client.flush()
             self._up.set()
         self._dialling = None
@@ -337,10 +301,9 @@ class Wire:
         await _hang_up(self._client)
         self._settle_waiting("the bus was closed")
 
-    async def _on_reply(self, message: Msg) -> None:
-        waiting = self._waiting.get(message.subject.rpartition(".")[2])
-        if waiting and not waiting.reply.done():
-            waiting.reply.set_result(message)
+    def _on_reply(self, message: Heard) -> None:
+        if waiting := self._waiting.get(message.subject.rpartition(".")[2]):
+            waiting.settle(message)
 
     async def _on_error(self, error: Exception) -> None:
         self._reason = str(error) or type(error).__name__
@@ -362,8 +325,7 @@ class Wire:
         told = PublishDenied(concerned[0].subject if concerned else watched)
         _log.error("%s", told)
         for waiting in concerned:
-            if not waiting.reply.done():
-                waiting.reply.set_result(PublishDenied(waiting.subject))
+            waiting.settle(PublishDenied(waiting.subject))
         if watcher is not None:
             watcher(told)
 
@@ -404,15 +366,7 @@ class Wire:
 
     def _settle_waiting(self, reason: str) -> None:
         for waiting in self._waiting.values():
-            if not waiting.reply.done():
-                waiting.reply.set_result(ReplyMissing(waiting.subject, reason))
-
-
-async def _answer(waiting: _Waiting) -> Any:
-    answer = await waiting.reply
-    if isinstance(answer, BusError):
-        raise answer
-    return answer
+            waiting.settle(ReplyMissing(waiting.subject, reason))
 
 
 def _secured(address: BrokerAddress) -> dict[str, Any]:
@@ -430,7 +384,7 @@ def _secured(address: BrokerAddress) -> dict[str, Any]:
     return told
 
 
-async def _hang_up(client: _Client) -> None:
+async def _hang_up(client: FastClient) -> None:
     try:
         await client.close()
     except (OSError, nats_errors.Error) as error:

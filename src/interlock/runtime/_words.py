@@ -125,7 +125,9 @@ def _results(commands: Commands) -> argparse.ArgumentParser:
         description="Print a line of JSON for each closed task of a step, in the order of its items.",
     )
     results.add_argument("job", metavar="JOB")
-    results.add_argument("--step", metavar="S", help="of this step, or '*' for all (default: those that make up the result)")
+    results.add_argument(
+        "--step", metavar="S", help="of this step, or '*' for all (default: those that make up the result)"
+    )
     results.add_argument("--follow", action="store_true", help="go on until the job is over")
     return results
 

@@ -11,7 +11,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from dataclasses import dataclass
 
 import anyio
-from nats.aio.msg import Msg
 
 from interlock.protocol.base import Json, Role
 from interlock.protocol.codec import MAX_INLINE, StoredBody, encode
@@ -28,6 +27,7 @@ from interlock.protocol.subjects import (
 )
 from interlock.runtime._append import Appender, Sending
 from interlock.runtime._blobs import Blobs
+from interlock.runtime._client import Heard
 from interlock.runtime._follow import Follow
 from interlock.runtime._jetstream import (
     NS_PER_SECOND,
@@ -321,7 +321,7 @@ class Bus:
         send, receive = anyio.create_memory_object_stream[Live](_LIVE_AHEAD)
         prefix = live_subjects(self.ns, job).removesuffix(">")
 
-        async def hear(message: Msg) -> None:
+        def hear(message: Heard) -> None:
             by, _, event = message.subject.removeprefix(prefix).partition(".")
             with suppress(anyio.WouldBlock, anyio.BrokenResourceError, anyio.ClosedResourceError, ValueError):
                 send.send_nowait(Live(by, event, json.loads(message.data)))

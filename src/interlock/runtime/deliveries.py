@@ -185,13 +185,13 @@ class Deliveries:
             return
         self._kept.pop(pulled.reply, None)
         await self._tell(pulled, body)
-        await self._pull.ask()
+        self._pull.ask()
 
     async def leave(self, pulled: Pulled) -> None:
         """Use the slot of a delivery for another one without an answer to it."""
         if self._unanswered.pop(pulled.reply, None) is not None:
             self._kept.pop(pulled.reply, None)
-            await self._pull.ask()
+            self._pull.ask()
 
     async def hold(self, pulled: Pulled) -> None:
         """Begin to tell the broker that ``pulled`` is worked on."""
@@ -266,7 +266,7 @@ class Deliveries:
 
     async def _tell(self, pulled: Pulled, body: bytes) -> None:
         with suppress(BrokerUnreachable):  # the class says why: the message comes again, which harms nobody
-            await self._wire.publish(pulled.reply, body)
+            self._wire.send(pulled.reply, body)
 
 
 def _nak(delay: float) -> bytes:

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import anyio
 from anyio.abc import ObjectReceiveStream
-from nats.aio.msg import Msg
 
 from interlock.protocol.control import (
     Control,
@@ -22,6 +21,7 @@ from interlock.protocol.control import (
     standing,
 )
 from interlock.protocol.errors import ProtocolError
+from interlock.runtime._client import Heard
 from interlock.runtime._jetstream import Raw, answer_of, api, ensure_stream, last_on, lead
 from interlock.runtime._names import control_stream
 from interlock.runtime._wire import Wire
@@ -108,7 +108,7 @@ class Orders:
         """
         send, receive = anyio.create_memory_object_stream[None](1)
 
-        async def hear(_message: Msg) -> None:
+        def hear(_message: Heard) -> None:
             with suppress(anyio.WouldBlock, anyio.BrokenResourceError, anyio.ClosedResourceError):
                 send.send_nowait(None)
 
