@@ -6,9 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,9 @@ class _Server:
 class Cluster:
     """Three servers with their stores; ``address`` names all of them."""
 
+    folder: Path
     address: BrokerAddress
     servers: Mapping[str, _Server]
-    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     @classmethod
     @asynccontextmanager
@@ -69,7 +69,7 @@ class Cluster:
             (home / "nats-server.conf").write_text(json.dumps(config))
             servers[node.name] = _Server(home / "nats-server.conf", node.port)
         url = ",".join(f"nats://127.0.0.1:{node.port}" for node in nodes)
-        cluster = cls(replace(keyring.login(url, Party("operator")), keys=str(folder / "keys")), servers)
+        cluster = cls(folder, replace(keyring.login(url, Party("operator")), keys=str(folder / "keys")), servers)
         try:
             for name in NAMES:
                 await cluster.start(name)
@@ -108,6 +108,17 @@ class Cluster:
         await server.process.aclose()
         server.process = None
 
+    @contextmanager
+    def asleep(self, name: str) -> Iterator[None]:
+        """Have a node do nothing while the block runs: it is there and says nothing."""
+        process = self.servers[name].process
+        assert process is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(process.pid, signal.SIGCONT)
+
     async def ready(self) -> None:
         """Wait until the cluster makes streams of three replicas: once all nodes have found each other."""
         await self._until({"name": "PROBE", "subjects": ["probe"], "num_replicas": 3, "storage": "memory"})
@@ -127,6 +138,10 @@ class Cluster:
     async def info(self, stream: str) -> dict[str, Any]:
         """Return what the cluster says of a stream, once it says something."""
         return await self._ask(f"STREAM.INFO.{stream}", None)
+
+    async def consumer(self, stream: str, name: str) -> dict[str, Any]:
+        """Return what the cluster says of a consumer, once it says something."""
+        return await self._ask(f"CONSUMER.INFO.{stream}.{name}", None)
 
     async def whole(self, stream: str) -> None:
         """Wait until every replica of a stream has all that its leader has."""

@@ -27,6 +27,9 @@ EXPECTED_ON = "Nats-Expected-Last-Subject-Sequence-Subject"
 
 
 _RETRY_SECONDS = 0.05
+_UNSETTLED = SEQUENCE_WRONG | {10158}
+"""Error codes of a publish that may have entered before, or, 10158, is on its way to the nodes of a cluster."""
+
 _LED_SECONDS = 1.0
 """An acknowledgement shows for so long that the stream has a leader that most of the cluster follows."""
 
@@ -53,7 +56,7 @@ class Appender:
         except ReplyMissing:  # it may have entered
             return await self._settle(message, subject, body, full)
         except BrokerComplaint as error:
-            if error.code not in SEQUENCE_WRONG:
+            if error.code not in _UNSETTLED:
                 raise
             return await self._settle(message, subject, body, full)
 
@@ -111,8 +114,9 @@ class Appender:
                 except (ReplyMissing, BrokerUnreachable, LeaderMissing):
                     await anyio.sleep(_RETRY_SECONDS)
                 except BrokerComplaint as error:
-                    if error.code not in SEQUENCE_WRONG:
+                    if error.code not in _UNSETTLED:
                         raise
+                    await anyio.sleep(_RETRY_SECONDS)
         raise AppendInDoubt(subject, message.id)
 
     async def _find_or_append(self, message: Envelope, subject: str, body: bytes, headers: Mapping[str, str]) -> int:
