@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from interlock._version import __version__
-from interlock.runtime._words import Commands, add_late, add_log_bytes, positive
+from interlock.runtime._words import Commands, add_late, positive, token
 
 __all__ = ["main", "parser"]
 
@@ -104,6 +104,7 @@ def _run(commands: Commands) -> None:
         default=[],
         help="give the team's input K; K=@FILE takes the content of FILE; repeat it for an input of several files",
     )
+    run.add_argument("--id", metavar="JOB", type=token, help="the job's id; one that is in the log and open goes on")
     run.add_argument("--workers", metavar="N", type=positive, help="processes of each worker (default: one a core)")
     run.add_argument(
         "--guard",

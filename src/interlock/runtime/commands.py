@@ -164,10 +164,11 @@ def _run(options: argparse.Namespace) -> int:
         options.workers,
         options.guard,
         options.autonomy,
-        toolkit,
-        writable(options.results),
+        toolkit=toolkit,
+        results=writable(options.results),
         items=frozen.items,
         lists=frozen.lists,
+        job=options.id,
     )
     tracing = Tracing.from_environment("interlock-client")
     try:

@@ -62,6 +62,8 @@ class Order:
     """How long agents may work on while it cannot be known whether they were killed."""
     autonomy: Autonomy | None = None
     """None: as the team says."""
+    job: str | None = None
+    """The job's id; None: a new one."""
     toolkit: Toolkit = NO_TOOLKIT
     results: Path | None = None
     """Where what its tasks come to is written while it runs."""
@@ -91,7 +93,7 @@ class Interruption:
 
 
 async def run_job(place: Place, order: Order, view: View, tracing: Tracing, interruption: Interruption) -> JobState:
-    """Run one job from its submission to its end and return its last state.
+    """Run one job from its submission to its end and return its last state; one that is in the log already goes on.
 
     An interruption ends the agents and then closes the job as killed; so does whatever is raised.
 
@@ -104,7 +106,7 @@ async def run_job(place: Place, order: Order, view: View, tracing: Tracing, inte
     :raises JobInterrupted: there was an interruption before there was a job
     :raises JobLeftOpen: the job was interrupted and could not be closed
     """
-    job, bus = new_job_id(order.team.team), None
+    job, bus = order.job or new_job_id(order.team.team), None
     async with AsyncExitStack() as stack:
         try:
             with interruption.ends():
