@@ -15,13 +15,16 @@ SUITES ?= workspace slack
 SEED ?= 1
 # How often 20 workers are killed; about 13 s each on 2 cores.
 KILLS ?= 50
+# `make chaos STORM=` storms the full sizes; each scenario alone: `make chaos STORM="--scenario broker"`.
+STORM ?= --quick
+ITEMS ?= 10000
 COMPILE = $(LOCK_VENV)/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make lock" $(UPGRADE)
 
 TESTS := $(wildcard tests/unit tests/property tests/model tests/integration tests/security)
 PROJECT_TESTS := tests/unit/test_layout.py $(wildcard tests/unit/test_project_*.py)
 
-.PHONY: help install install-local demo test test-failed test-local chaos bench-stop agentdojo search check format lock clean
+.PHONY: help install install-local demo test test-failed test-local chaos bench-stop bench-recovery bench-memory agentdojo search check format lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -31,6 +34,8 @@ help:
 	@echo "make test-local  run the tests that need the local model"
 	@echo "make chaos       run the tests that break networks, brokers and processes (minutes)"
 	@echo "make bench-stop  measure how fast a kill order stops 20 workers that misbehave"
+	@echo "make bench-recovery  measure how long work waits when a worker, the manager or the broker is killed"
+	@echo "make bench-memory    measure the memory of each process over 10,000 items"
 	@echo "make agentdojo   run hijacked agents against the rules, on AgentDojo's suites"
 	@echo "make search      search larger models of the protocol to exhaustion (minutes)"
 	@echo "make check       formatting, lint, types, layout"
@@ -53,12 +58,19 @@ test-failed: install
 test-local: install-local
 	$(BIN)/pytest -m local_model tests
 
-# Breaks networks, brokers and processes. `make chaos SEED=n` repeats a run.
+# Breaks networks, brokers and processes. `make chaos SEED=n` repeats a run. The last line is JSON.
 chaos: install
 	INTERLOCK_CHAOS_SEED=$(SEED) $(BIN)/pytest -n auto --maxprocesses 2 --timeout 600 -rP -m chaos tests/chaos
+	$(BIN)/python -m tests.chaos.storm --seed $(SEED) $(STORM)
 
 bench-stop: install
 	$(BIN)/python -m bench.stop --kills $(KILLS) --json
+
+bench-recovery: install
+	$(BIN)/python -m bench.recovery --json
+
+bench-memory: install
+	$(BIN)/python -m bench.memory --items $(ITEMS) --parallel 64 --json
 
 # `make agentdojo SUITES="workspace slack"` runs these; the last line is JSON. AgentDojo has an environment of its own.
 agentdojo: install

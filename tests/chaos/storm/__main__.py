@@ -52,7 +52,7 @@ class Account:
 def main() -> int:
     """Play the scenarios that were asked for, print what came of them, and return the exit status."""
     options = _options()
-    accounts = [_play(name, options) for name in options.scenario or SCENARIOS]
+    accounts = anyio.run(_play_all, options)
     recoveries = [one for account in accounts for one in account.recoveries]
     gaps = [one for account in accounts for one in account.gaps]
     found = {
@@ -82,14 +82,30 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _play(name: str, options: argparse.Namespace) -> Account:
+async def _play_all(options: argparse.Namespace) -> list[Account]:
+    """Play all scenarios, some beside each other; one that mostly waits leaves the cores to the others."""
+    accounts: dict[str, Account] = {}
+    chosen = [name for name in SCENARIOS if name in (options.scenario or SCENARIOS)]
+    idle = [name for name in chosen if SCENARIOS[name].idle]
+
+    async def play(names: list[str]) -> None:
+        for name in names:
+            accounts[name] = await _play(name, options)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(play, idle)
+        group.start_soon(play, [name for name in chosen if name not in idle])
+    return [accounts[name] for name in chosen]
+
+
+async def _play(name: str, options: argparse.Namespace) -> Account:
     """Play one scenario in a folder of its own, which is kept where something is wrong."""
     scenario, account, began = SCENARIOS[name], Account(name), time.monotonic()
     items = options.items or (scenario.quick if options.quick else scenario.items)
     folder = Path(tempfile.mkdtemp(prefix=f"interlock-storm-{name}-"))
     dice = random.Random(f"{options.seed} {name}")  # noqa: S311 -- no secret
     try:
-        anyio.run(_play_in, folder, items, dice, account)
+        await _play_in(folder, items, dice, account)
     except Exception as error:  # noqa: BLE001 -- told as what the scenario came to
         account.faults.append(f"the scenario broke off: {_cause(error)!r}")
     account.seconds = time.monotonic() - began

@@ -15,7 +15,7 @@ class Point:
     process: str
     """What the process's name begins with."""
     call: str
-    """``append``, ``ack`` or ``read``."""
+    """``append``, ``send`` (each message of a batch), ``ack`` or ``read``."""
     when: str
     """``before`` the call or ``after`` it."""
     kind: str = ""
@@ -41,7 +41,8 @@ def manager_points(dice: Random) -> list[Point]:
         at("appended the plan and did not fold it", "after", "plan.accepted"),
         at("decided on a list of items", "before", "plan.expanded"),
         at("appended a list of items", "after", "plan.expanded"),
-        at("in the middle of the first batch", "after", "task.assigned", dice.randint(2, 40)),
+        Point("in the middle of a batch", "manager", "send", "after", "task.assigned", dice.randint(2, 40)),
+        at("appended a batch and did not fold it", "after", "task.assigned", dice.randint(2, 40)),
         at("decided an assignment", "before", "task.assigned", dice.randint(5, 15)),
         at("decided an end and did not append it", "before", "task.closed", dice.randint(2, 20)),
         at("appended an end and did not fold it", "after", "task.closed", dice.randint(2, 20)),

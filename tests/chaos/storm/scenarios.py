@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any
 
 import anyio
@@ -13,6 +14,10 @@ from tests.cli import Running, agent_pids, broker_pid
 __all__ = ["SCENARIOS", "Played", "Scenario"]
 
 _BROKER_KILLS = 6
+_LEFT = 3
+"""The least workers that serve when one is killed: a machine that starts them too slowly is given time."""
+_ACTING = 0.5
+"""The share of the workers' kills that hit one that has just acted, where one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +53,34 @@ async def _workers(stage: Stage) -> Played:
 
 async def _kill_workers(stage: Stage, run: Running) -> None:
     await _work_is_under_way(stage)
+    began = anyio.current_time()
+    for second in count(1):
+        dice = stage.dice.random(), stage.dice.random()
+        pids = await _workers_of(stage, run)
+        victim = pids[int(dice[0] * len(pids))]
+        if dice[1] < _ACTING:
+            victim = await _who_acts_next(stage, pids) or victim
+        stage.strike("worker", [victim])
+        await anyio.sleep(max(0.0, began + second - anyio.current_time()))
+
+
+async def _workers_of(stage: Stage, run: Running) -> list[int]:
+    """Return the workers, once there are enough that one can take over from another, as soon as a machine is fast."""
     while True:
-        if pids := agent_pids(run.process.pid, "reader"):
-            stage.strike("worker", [stage.dice.choice(sorted(pids))])
-        await anyio.sleep(1)
+        pids = sorted(agent_pids(run.process.pid, "reader"))
+        if len(stage.serving(pids)) >= _LEFT:
+            return pids
+        await anyio.sleep(0.05)
+
+
+async def _who_acts_next(stage: Stage, pids: list[int]) -> int | None:
+    """Return the worker that makes the next effect, if one does soon: it is between the effect and its record."""
+    before = stage.last_act()
+    with anyio.move_on_after(0.3):
+        while stage.last_act() == before:  # noqa: ASYNC110 -- other processes write it
+            await anyio.sleep(0.002)
+    actor = stage.last_act()[1]
+    return actor if actor in pids else None
 
 
 async def _manager(stage: Stage) -> Played:
@@ -110,11 +139,13 @@ class Scenario:
     """Items in the quick set."""
     seconds: float
     """The most that it may take."""
+    idle: bool = False
+    """Whether it waits for most of its time, so that others can be played beside it."""
 
 
 SCENARIOS = {
     "workers": Scenario(_workers, 1000, 400, 240),
-    "manager": Scenario(_manager, 240, 160, 240),
+    "manager": Scenario(_manager, 240, 160, 240, idle=True),
     "verifier": Scenario(_verifier, 240, 160, 120),
     "broker": Scenario(_broker, 600, 300, 120),
 }

@@ -79,6 +79,16 @@ class Stage:
         outside = self.folder / "outside.log"
         return [json.loads(line) for line in outside.read_text().splitlines()] if outside.exists() else []
 
+    def last_act(self) -> tuple[int, int]:
+        """Return how many bytes were written of effects outside, and the process that made the last one."""
+        outside = self.folder / "outside.log"
+        size = outside.stat().st_size if outside.exists() else 0
+        if not size:
+            return 0, 0
+        with outside.open("rb") as told:
+            told.seek(max(0, size - 4096))
+            return size, int(json.loads(told.read().splitlines()[-1])["pid"])
+
     def arm(self, points: Iterable[Point]) -> None:
         """Have processes that are started from now on die at these points, once at each."""
         marks = self.folder / "marks"
@@ -122,9 +132,13 @@ class Stage:
         found: dict[int, float] = {}
         for number, (_, pid, seq) in enumerate(handed := self._handed()):
             later = next((at for at, _, other in handed[number + 1 :] if other == seq), None)
-            if later is not None and pid in died and over.get(seq, later) > died[pid]:
+            if seq and later is not None and pid in died and over.get(seq, later) > died[pid]:
                 found[seq] = max(found.get(seq, 0.0), later - died[pid])
         return found
+
+    def serving(self, pids: Iterable[int]) -> set[int]:
+        """Return which of some workers take assignments."""
+        return {pid for _, pid, seq in self._handed() if seq == 0} & set(pids)
 
     def _handed(self) -> list[tuple[float, int, int]]:
         """Return when which worker was handed which assignment."""

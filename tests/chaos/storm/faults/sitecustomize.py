@@ -1,11 +1,12 @@
 """Kills its own process at named points. On the path of the processes of a storm, and nowhere else.
 
-``STORM_POINTS`` is a JSON list of points: ``name``, ``process`` (what the process's name begins with), ``call``
-(``append``, ``ack`` or ``read``), ``when`` (``before`` or ``after``), ``kind`` of the message (empty: any) and ``nth``,
-how often a process comes there before it dies. Each point kills once: a mark in the folder ``STORM_MARKS`` keeps the
-next process alive.
+``STORM_POINTS`` is a JSON list of points: ``name``, ``process`` (what its name begins with), ``call`` (``append``,
+``send`` (a message of a batch), ``ack`` or ``read``), ``when`` (``before`` or ``after``), ``kind`` of the message
+(empty: any), ``attempt`` (the least), and ``nth``: how often a process comes there before it dies. Each point kills
+once: a mark in the folder ``STORM_MARKS`` keeps the next process alive.
 
-Workers also write each message that they are handed to ``STORM_HANDED``: time, pid, sequence.
+Workers also write each message that they are handed to ``STORM_HANDED``: time, pid, sequence; 0 stands for the
+moment in which they begin to serve.
 """
 
 import json
@@ -50,29 +51,42 @@ def _die_once(name: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _around(method: Callable[..., Awaitable[Any]], name: str, message: Callable[..., Any]) -> Callable[..., Any]:
+_About = Callable[..., list[tuple[str, int]]]
+"""From the arguments of a call to the kind and the attempt of each message that it is about."""
+
+
+def _around(method: Callable[..., Awaitable[Any]], name: str, about: _About) -> Callable[..., Any]:
     async def call(*arguments: Any, **named: Any) -> Any:
-        about = message(*arguments)
-        kind, attempt = (getattr(about, "kind", ""), getattr(about, "attempt", 0))
-        _pass(name, "before", kind, attempt)
+        messages = about(*arguments)
+        for kind, attempt in messages:
+            _pass(name, "before", kind, attempt)
         result = await method(*arguments, **named)
-        _pass(name, "after", kind, attempt)
+        for kind, attempt in messages:
+            _pass(name, "after", kind, attempt)
         return result
 
     return call
 
 
+def _of(*messages: Any) -> list[tuple[str, int]]:
+    return [(message.kind, message.attempt) for message in messages]
+
+
 def _install() -> None:
     from interlock.runtime._follow import Follow  # noqa: PLC0415 -- only in the processes that are to die
+    from interlock.runtime._wire import Wire  # noqa: PLC0415 -- as above
     from interlock.runtime.bus import Bus  # noqa: PLC0415 -- as above
     from interlock.runtime.deliveries import Delivery  # noqa: PLC0415 -- as above
 
     bus: Any = Bus
     delivery: Any = Delivery
     follow: Any = Follow
-    bus.append = _around(bus.append, "append", lambda _bus, message, *_: message)
-    delivery.ack = _around(delivery.ack, "ack", lambda one: one.message)
-    follow.__anext__ = _around(follow.__anext__, "read", lambda _follow: None)
+    wire: Any = Wire
+    bus.append = _around(bus.append, "append", lambda _bus, message, *_: _of(message))
+    bus.append_all = _around(bus.append_all, "append", lambda _bus, many, *_: _of(*(message for message, _ in many)))
+    delivery.ack = _around(delivery.ack, "ack", lambda one: _of(one.message))
+    follow.__anext__ = _around(follow.__anext__, "read", lambda _follow: [("", 0)])
+    wire.publish = _around(wire.publish, "send", lambda _wire, subject, *_: [(f"task.{subject.split('.')[-2]}", 0)])
 
 
 def _note(handed: str) -> None:
@@ -80,12 +94,16 @@ def _note(handed: str) -> None:
 
     deliveries: Any = Deliveries
     following = deliveries.__anext__
+    descriptor = os.open(handed, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    serving = False
 
     async def following_and_telling(mine: Any) -> Any:
+        nonlocal serving
+        if not serving:
+            serving = True
+            os.write(descriptor, f"{time.time()} {os.getpid()} 0\n".encode())
         delivery = await following(mine)
-        descriptor = os.open(handed, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(descriptor, f"{time.time()} {os.getpid()} {delivery.seq}\n".encode())
-        os.close(descriptor)
         return delivery
 
     deliveries.__anext__ = following_and_telling
