@@ -6,13 +6,14 @@ results, so that a worker in another process knows what it must not take for the
 
 from collections.abc import Iterable, Mapping
 
+from interlock.agents.shelf import standing
 from interlock.agents.templates import evaluate, references
 from interlock.protocol.base import Json
 from interlock.protocol.criteria import templates_of
 from interlock.protocol.messages import Grant, JobSubmitted
 from interlock.protocol.state import JobState, TaskState
 from interlock.protocol.taint import joined
-from interlock.protocol.team import Agent, Input, PinnedTool, Step, Team, ToolUse
+from interlock.protocol.team import Agent, Files, Input, JsonLines, PinnedTool, Step, Team, ToolUse
 from interlock.protocol.tools import Pin, ToolGrant
 
 __all__ = ["Labels", "grant_of", "pinned_texts", "uses_of"]
@@ -23,9 +24,9 @@ def uses_of(step: Step, agent: Agent) -> tuple[ToolUse, ...]:
     return agent.tools if step.tools is None else step.tools
 
 
-def pinned_texts(step: Step) -> list[str]:
-    """Return the templates of the arguments that ``step`` fixes."""
-    pinned = (use for use in step.tools or () if isinstance(use, PinnedTool))
+def pinned_texts(uses: Iterable[ToolUse]) -> list[str]:
+    """Return the templates of the arguments that ``uses`` fix."""
+    pinned = (use for use in uses if isinstance(use, PinnedTool))
     return [text for use in pinned for value in use.pin.values() for text in _texts(value)]
 
 
@@ -34,7 +35,8 @@ class Labels:
 
     def __init__(self, team: Team) -> None:
         self._team = team
-        self._of_steps: dict[str, tuple[str, ...]] = {}
+        self._of_steps: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {}
+        """What is known of steps that are over, and of which of their ends."""
 
     def of_task(self, state: JobState, step: Step, task: str) -> tuple[str, ...]:
         """Return the labels of the next assignment of ``task``: its templates' and those of its earlier attempts."""
@@ -58,7 +60,7 @@ class Labels:
                 return ()
 
     def _inputs(self, state: JobState) -> Iterable[str]:
-        return state.submitted.inputs if state.submitted else ()
+        return (*state.submitted.inputs, *state.submitted.stored) if state.submitted else ()
 
     def _of_input(self, name: str) -> tuple[str, ...]:
         declared = self._team.inputs.get(name)
@@ -67,18 +69,22 @@ class Labels:
     def _of_items(self, state: JobState, step: Step) -> tuple[str, ...]:
         if step.outside is not None:
             return (f"items of {step.step}",) if step.outside else ()
+        if isinstance(step.for_each, Files | JsonLines):
+            return (f"items of {step.step}",)
         return self.of_template(state, step, step.for_each) if isinstance(step.for_each, str) else ()
 
     def _of_step(self, state: JobState, name: str) -> tuple[str, ...]:
         """Return the labels of all that other steps can see of a step: outputs, items and reasons."""
-        if name in self._of_steps:
-            return self._of_steps[name]
         if name not in state.steps:
             return ()
         step = state.steps[name]
-        labels = joined(self._of_items(state, step.spec), *(_of_attempts(task) for task in state.tasks_of(name)))
+        known = self._of_steps.get(name)
+        if known is not None and step.complete and known[0] == standing(step):
+            return known[1]
+        attempts = (_of_attempts(task) for task in state.tasks_of(name))
+        labels = joined(self._of_items(state, step.spec), step.settled_taint, *attempts)
         if step.complete:
-            self._of_steps[name] = labels
+            self._of_steps[name] = standing(step), labels
         return labels
 
 

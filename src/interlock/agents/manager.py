@@ -1,10 +1,10 @@
 """How a manager puts its decisions into words: commands of ``protocol.decide`` become messages.
 
-No NATS and no clock in here: ids and times come with each call. Everything is derived from the log, so any manager
-that takes a job over says the same.
+No NATS and no clock in here: ids and times come with each call, and so do items and outputs, which the state of a job
+does not hold. Everything is derived from the log, so any manager that takes a job over says the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -13,7 +13,10 @@ from pydantic import ValidationError
 
 from interlock.agents.authority import plan_objections
 from interlock.agents.grants import Labels, grant_of, pinned_texts
-from interlock.agents.templates import TemplateError, evaluate, references, render
+from interlock.agents.outcome import outcome_of, wanted_by_outcome
+from interlock.agents.scopes import NotAList, Scopes
+from interlock.agents.shelf import NOTHING, NOTHING_BROUGHT, NotBrought, Shelf, Wanted
+from interlock.agents.templates import TemplateError, references, render
 from interlock.protocol.base import Json, role_of
 from interlock.protocol.control import NO_POLICY
 from interlock.protocol.criteria import AnyCriterion, map_templates, templates_of
@@ -27,6 +30,7 @@ from interlock.protocol.decide import (
     ExpandStep,
     deadline_of,
 )
+from interlock.protocol.items import StoredItems
 from interlock.protocol.messages import (
     Envelope,
     JobClosed,
@@ -40,7 +44,7 @@ from interlock.protocol.messages import (
     TaskClosed,
 )
 from interlock.protocol.plan import all_needs, sinks
-from interlock.protocol.state import JobState, TaskState
+from interlock.protocol.state import JobState
 from interlock.protocol.team import Step, Team, output_schema
 
 __all__ = ["Planner", "Stamp", "verifier_of"]
@@ -68,14 +72,20 @@ class Planner:
     def __init__(self, submitted: JobSubmitted) -> None:
         self._submitted = submitted
         self._team = submitted.team
-        self._items: dict[str, list[Json]] = {}
-        self._views: dict[str, dict[str, Json]] = {}
+        self._scopes = Scopes(submitted)
         self._labels = Labels(submitted.team)
         self.policy = NO_POLICY
         """What the operator has laid down; whoever coordinates keeps it up to date."""
 
-    def message(self, state: JobState, command: Command, stamp: Stamp) -> Message:
-        """Return the message that carries ``command`` out.
+    def wants(self, state: JobState, command: Command) -> Wanted:
+        """Return what the message of ``command`` is made of, as far as ``state`` does not hold it."""
+        try:
+            return self._wants(state, command)
+        except TemplateError:  # the message will say so
+            return NOTHING
+
+    def message(self, state: JobState, command: Command, stamp: Stamp, shelf: Shelf = NOTHING_BROUGHT) -> Message:
+        """Return the message that carries ``command`` out; ``shelf`` has what it ``wants``.
 
         What fails for one task, such as a template, becomes that task's end, with the reason; it never stops the job.
         """
@@ -83,17 +93,19 @@ class Planner:
             case AcceptPlan():
                 return self._accept_plan(state, command, stamp)
             case ExpandStep():
-                return self._expand(state, command, stamp)
+                return self._expand(state, command, stamp, shelf)
             case Assign():
-                return self._assign(state, command, stamp)
+                return self._assign(state, command, stamp, shelf)
             case AnswerByDefault():
                 return self._answer(command, stamp)
             case CloseTask():
                 return self._close_task(command, stamp)
             case CloseJob():
-                return self._close_job(state, command, stamp)
+                return self._close_job(state, command, stamp, shelf)
 
-    def excuse(self, state: JobState, command: Command, stamp: Stamp, reason: str) -> Message:
+    def excuse(
+        self, state: JobState, command: Command, stamp: Stamp, reason: str, shelf: Shelf = NOTHING_BROUGHT
+    ) -> Message:
         """Return what stands for the message of ``command`` where that cannot be sent: the end of the task or job."""
         match command:
             case Assign():
@@ -101,19 +113,40 @@ class Planner:
             case CloseJob():
                 return self._cannot_tell(state, command, stamp, reason)
             case AcceptPlan() | ExpandStep() | AnswerByDefault() | CloseTask():
-                return self.message(state, command, stamp)
+                return self.message(state, command, stamp, shelf)
 
-    def result(self, state: JobState) -> Json:
-        """Return what the job comes to so far: the team's ``result`` template, or what its last steps delivered.
+    def worked_out(self, state: JobState, command: ExpandStep, shelf: Shelf) -> list[Json] | None:
+        """Return the items that a template gives, so that they can be stored if they are many.
 
-        A template that is one expression keeps its value; any other gives text.
-
-        :raises TemplateError: the team's template fails on what there is
+        None where there is no template to be worked out, or where it fails, which the message will say.
         """
-        if self._team.result is not None:
-            return evaluate(self._team.result, self._scope(state, state.order))
-        delivered = {name: _delivered(state, name) for name in state.result_steps}
-        return next(iter(delivered.values())) if len(delivered) == 1 else dict(delivered)
+        step = state.steps[command.step].spec
+        if command.blocked or not isinstance(step.for_each, str) or self._scopes.stored(state, step) is not None:
+            return None
+        try:
+            return self._scopes.worked_out(state, step, shelf)
+        except (TemplateError, NotAList, NotBrought):
+            return None
+
+    def items(self, state: JobState, step: str, shelf: Shelf) -> Sequence[Json]:
+        """Return the items of a step that are not stored.
+
+        :raises NotBrought: something that they are worked out from is not on the shelf
+        :raises TemplateError: the step's template fails
+        :raises NotAList: it gives no list
+        """
+        return self._scopes.items(state, state.steps[step].spec, shelf)
+
+    def _wants(self, state: JobState, command: Command) -> Wanted:
+        match command:
+            case ExpandStep(blocked=""):
+                return self._scopes.wanted_by_expansion(state, state.steps[command.step].spec)
+            case Assign():
+                return self._scopes.wanted_by_task(state, command.step, command.index)
+            case CloseJob() if command.status != "failed":
+                return wanted_by_outcome(self._scopes, self._submitted, state)
+            case _:
+                return NOTHING
 
     def _envelope(self, kind: type[_Message], stamp: Stamp, **fields: Any) -> _Message:
         return kind(
@@ -150,26 +183,44 @@ class Planner:
             result_steps=tuple(named) or sinks(steps, needs),
         )
 
-    def _expand(self, state: JobState, command: ExpandStep, stamp: Stamp) -> PlanExpanded:
+    def _expand(self, state: JobState, command: ExpandStep, stamp: Stamp, shelf: Shelf) -> PlanExpanded:
         reason, count = command.blocked, 0
+        stored: StoredItems | None = None
         if not reason:
             try:
-                count = len(self._items_of(state, state.steps[command.step].spec))
-            except (TemplateError, _NotAList) as error:
+                count, stored = self._counted(state, state.steps[command.step].spec, shelf)
+            except (TemplateError, NotAList, NotBrought) as error:
                 reason = f"its for_each gives no items: {error}"
         return self._envelope(
-            PlanExpanded, stamp, answers=command.answers, step=command.step, items=count, reason=reason
+            PlanExpanded,
+            stamp,
+            answers=command.answers,
+            step=command.step,
+            items=count,
+            reason=reason,
+            stored=stored,
         )
 
-    def _assign(self, state: JobState, command: Assign, stamp: Stamp) -> TaskAssigned | TaskClosed:
+    def _counted(self, state: JobState, step: Step, shelf: Shelf) -> tuple[int, StoredItems | None]:
+        """Return how many items a step has, and where they are if nobody knows that yet."""
+        stored = self._scopes.stored(state, step)
+        if stored is not None:
+            return stored.count, None
+        if isinstance(shelf.expanded, StoredItems):
+            return shelf.expanded.count, shelf.expanded
+        if shelf.expanded is not None:
+            return len(self._scopes.keep(state, step, shelf.expanded)), None
+        return len(self._scopes.items(state, step, shelf)), None
+
+    def _assign(self, state: JobState, command: Assign, stamp: Stamp, shelf: Shelf) -> TaskAssigned | TaskClosed:
         try:
-            return self._assigned(state, command, stamp)
-        except (TemplateError, _NotAList, ValidationError) as error:
+            return self._assigned(state, command, stamp, shelf)
+        except (TemplateError, NotAList, NotBrought, ValidationError) as error:
             return self._cannot_assign(command, stamp, _told(error))
 
-    def _assigned(self, state: JobState, command: Assign, stamp: Stamp) -> TaskAssigned:
+    def _assigned(self, state: JobState, command: Assign, stamp: Stamp, shelf: Shelf) -> TaskAssigned:
         step = command.step
-        scope = self._task_scope(state, step, command.index)
+        scope = self._scopes.of_task(state, step, command.index, shelf)
         return self._envelope(
             TaskAssigned,
             stamp,
@@ -223,12 +274,14 @@ class Planner:
             reason=command.reason,
         )
 
-    def _close_job(self, state: JobState, command: CloseJob, stamp: Stamp) -> JobClosed:
+    def _close_job(self, state: JobState, command: CloseJob, stamp: Stamp, shelf: Shelf) -> JobClosed:
         if command.status == "failed":
             return self._closed_job(state, command, stamp)
         try:
-            return self._closed_job(state, command, stamp, self.result(state))
-        except (TemplateError, ValidationError) as error:
+            result, note = outcome_of(self._scopes, self._submitted, state, shelf)
+            reason = "; ".join(filter(None, (command.reason, note)))
+            return self._closed_job(state, replace(command, reason=reason), stamp, result)
+        except (TemplateError, NotAList, NotBrought, ValidationError) as error:
             return self._cannot_tell(state, command, stamp, _told(error))
 
     def _cannot_tell(self, state: JobState, command: CloseJob, stamp: Stamp, problem: str) -> JobClosed:
@@ -248,77 +301,8 @@ class Planner:
             usage=state.usage,
         )
 
-    def _items_of(self, state: JobState, step: Step) -> list[Json]:
-        """Return the items of a ``for_each`` step; its needs are over, so they never change again."""
-        if step.step not in self._items:
-            value: Any = step.for_each
-            if isinstance(value, str):
-                value = evaluate(value, self._scope(state, step.needs))
-            if not isinstance(value, list | tuple):
-                raise _NotAList(value)
-            self._items[step.step] = list(value)
-        return self._items[step.step]
 
-    def _task_scope(self, state: JobState, step: Step, index: int | None) -> Mapping[str, Json]:
-        scope = self._scope(state, step.needs)
-        if index is None:
-            return scope
-        return {**scope, "item": self._items_of(state, step)[index], "index": index}
-
-    def _scope(self, state: JobState, steps: tuple[str, ...]) -> dict[str, Json]:
-        views: dict[str, Json] = {name: self._view(state, name) for name in steps}
-        return {"goal": self._submitted.goal, "inputs": self._submitted.inputs, "steps": views}
-
-    def _view(self, state: JobState, name: str) -> dict[str, Json]:
-        """Return what templates see of a step. Only what was accepted has an output."""
-        if name in self._views:
-            return self._views[name]
-        step = state.steps[name]
-        view = self._single_view(state, name) if step.spec.for_each is None else self._items_view(state, name)
-        if step.complete:
-            self._views[name] = view
-        return view
-
-    def _single_view(self, state: JobState, name: str) -> dict[str, Json]:
-        step = state.steps[name]
-        return {
-            "output": _delivered(state, name),
-            "failed": step.failed + step.cancelled,
-            "total": 1,
-            "problem": step.blocked,
-        }
-
-    def _items_view(self, state: JobState, name: str) -> dict[str, Json]:
-        step = state.steps[name]
-        items = self._items_of(state, step.spec) if step.size and not step.blocked else []
-        results: list[Json] = [
-            {"index": task.index, "item": items[task.index], "output": task.output}
-            for task in state.tasks_of(name)
-            if task.outcome == "accepted" and task.index is not None
-        ]
-        failures: list[Json] = [
-            {"index": task.index, "item": items[task.index], "reason": task.reason}
-            for task in state.tasks_of(name)
-            if task.outcome in {"failed", "cancelled"} and task.index is not None
-        ]
-        return {
-            "outputs": _delivered(state, name),
-            "results": results,
-            "failures": failures,
-            "failed": len(failures),
-            "total": step.size or 0,
-            "problem": step.blocked,
-        }
-
-
-class _NotAList(TypeError):
-    """A ``for_each`` gave something else than a list."""
-
-    def __init__(self, value: object) -> None:
-        super().__init__(f"expected a list, got {type(value).__name__} {str(value)[:80]!r}")
-
-
-def _told(error: TemplateError | _NotAList | ValidationError) -> str:
+def _told(error: TemplateError | NotAList | NotBrought | ValidationError) -> str:
     """Return the error as one line that does not repeat what may be a large value."""
     if isinstance(error, ValidationError):
         return "; ".join(f"{'.'.join(map(str, one['loc']))} {one['msg']}" for one in error.errors()[:3])
@@ -355,20 +339,9 @@ def _label(item: Json) -> str:
     return text if len(text) <= _LABEL else f"{text[: _LABEL - 3]}..."
 
 
-def _accepted(task: TaskState) -> bool:
-    return task.outcome == "accepted"
-
-
-def _delivered(state: JobState, name: str) -> Json:
-    outputs = [task.output for task in state.tasks_of(name) if _accepted(task)]
-    if state.steps[name].spec.for_each is not None:
-        return outputs
-    return outputs[0] if outputs else None
-
-
 def _implied_needs(step: Step) -> tuple[str, ...]:
     """Return the steps that the templates of ``step`` name."""
-    texts = [step.do, *pinned_texts(step)]
+    texts = [step.do, *pinned_texts(step.tools or ())]
     if isinstance(step.for_each, str):
         texts.append(step.for_each)
     for criterion in step.verify.criteria:

@@ -39,6 +39,7 @@ __all__ = [
     "is_expression",
     "references",
     "render",
+    "variable",
 ]
 
 MAX_TEMPLATE = 262_144
@@ -128,6 +129,20 @@ def is_expression(template: str) -> bool:
             return not isinstance(expression, nodes.TemplateData)
         case _:
             return False
+
+
+def variable(template: str) -> tuple[str, ...]:
+    """Return the path of a template that is one ``{{ variable }}`` spelt out to its end and nothing else, or ``()``.
+
+    ``{{ inputs.tickets }}`` gives ``("inputs", "tickets")``; with a filter, a call or an index it gives ``()``.
+
+    :raises TemplateInvalid: it is no template.
+    """
+    match _tree(template.strip()).body:
+        case [nodes.Output(nodes=[nodes.Name() | nodes.Getattr() | nodes.Getitem() as expression])]:
+            return _path(expression)
+        case _:
+            return ()
 
 
 def references(template: str) -> frozenset[str]:

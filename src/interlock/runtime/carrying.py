@@ -28,6 +28,7 @@ from interlock.protocol.subjects import log_subject
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import AnswerRefused
 from interlock.runtime.failures import BROKER_AWAY
+from interlock.runtime.shelves import Shelves
 
 __all__ = ["Carrier", "new_id", "utc_now"]
 
@@ -69,6 +70,7 @@ class Carrier:
         self._now = now
         self._new_id = new_id
         self._planner = Planner(submitted)
+        self._shelves = Shelves(bus)
         self._root = tracing.job_root({HEADER_ROOT: origin} if origin else None, submitted.job)
         self._own: set[int] = set()
         """Sequences that were appended and folded here and are still to come out of the log."""
@@ -121,7 +123,7 @@ class Carrier:
 
     async def _carry_out(self, commands: Sequence[Command]) -> int:
         """Append a message for each command, as one, and fold those that the broker took; return how many."""
-        sent = [(command, self._planner.message(self.state, command, self._stamp())) for command in commands]
+        sent = [(command, await self._message(command)) for command in commands]
         outcomes = await self._send(sent)
         large = [(command, str(error)) for command, _, error in outcomes if isinstance(error, BodyTooLarge)]
         if large:
@@ -131,6 +133,10 @@ class Carrier:
         self._fold(sorted(taken, key=lambda entry: entry.seq))
         _raise_what_stops([outcome for _, _, outcome in outcomes if isinstance(outcome, Exception)], some=bool(taken))
         return len(taken)
+
+    async def _message(self, command: Command) -> Message:
+        shelf = await self._shelves.fill(self._planner, self.state, command)
+        return self._planner.message(self.state, command, self._stamp(), shelf)
 
     async def _send(self, messages: Sequence[tuple[Command, Message]]) -> list[_Sent]:
         """Append ``messages`` and return what came of each: its sequence, or the error."""

@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Protocol
 from interlock.protocol.base import Json
 from interlock.protocol.team import InputType
 from interlock.runtime.input_types import expected, fits_frozen, shown
+from interlock.runtime.itemstore import each
 from interlock.runtime.jsonlines import MAX_ITEM, MAX_LISTED, LineInvalid, from_line, to_line
 from interlock.runtime.source_errors import (
     FileTooLarge,
@@ -128,16 +129,6 @@ class GivenSource:
 
 ItemSource = LinesSource | FilesSource | GivenSource
 """A list that is too long to be held: ``read()`` gives its items as they are asked for."""
-
-
-async def each(items: Iterable[Json] | AsyncIterable[Json]) -> AsyncGenerator[Json, None]:
-    """Yield items of either kind of iterable."""
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-    else:
-        for item in items:
-            yield item
 
 
 def from_lines(path: Path, wanted_by: str) -> list[Json] | LinesSource:

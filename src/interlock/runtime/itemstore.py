@@ -10,7 +10,8 @@ Besides those of the bus there are these errors:
 """
 
 from collections import OrderedDict
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from contextlib import aclosing
 
 import anyio
 
@@ -18,9 +19,9 @@ from interlock.protocol.base import Json
 from interlock.protocol.codec import StoredBody
 from interlock.protocol.items import Chunk, StoredItems
 from interlock.runtime.bus import Bus
-from interlock.runtime.jsonlines import MAX_ITEM, LineInvalid, from_line, to_line
+from interlock.runtime.jsonlines import MAX_ITEM, MAX_LISTED, LineInvalid, from_line, to_line
 
-__all__ = ["MOST_BYTES", "MOST_ITEMS", "ChunkUnreadable", "ItemInvalid", "ItemStore", "ItemTooLarge"]
+__all__ = ["MOST_BYTES", "MOST_ITEMS", "ChunkUnreadable", "ItemInvalid", "ItemStore", "ItemTooLarge", "each"]
 
 MOST_ITEMS = 256
 """The most items of one chunk."""
@@ -81,15 +82,30 @@ class ItemStore:
         chunks: list[Chunk] = []
         lines: list[bytes] = []
         size = 0
-        async for line in _lines(items):
-            if lines and (len(lines) == MOST_ITEMS or size + len(line) > MOST_BYTES):
-                chunks.append(await self._put(lines))
-                lines, size = [], 0
-            lines.append(line)
-            size += len(line)
+        async with aclosing(_lines(items)) as coming:
+            async for line in coming:
+                if lines and (len(lines) == MOST_ITEMS or size + len(line) > MOST_BYTES):
+                    chunks.append(await self._put(lines))
+                    lines, size = [], 0
+                lines.append(line)
+                size += len(line)
         if lines:
             chunks.append(await self._put(lines))
         return StoredItems(chunks=tuple(chunks))
+
+    async def put_unless_short(self, items: Iterable[Json] | AsyncIterable[Json]) -> StoredItems | tuple[Json, ...]:
+        """Store a list, or return its items if they are no more than what a message itself may list.
+
+        :raises ItemInvalid: as ``put``, and so are the others
+        """
+        begun, size = list[Json](), 0
+        async with aclosing(each(items)) as coming:
+            async for item in coming:
+                size += len(_line(len(begun), item))
+                begun.append(item)
+                if size > MAX_LISTED:
+                    return await self.put(_following(begun, coming))
+        return tuple(begun)
 
     async def chunk(self, chunk: Chunk) -> tuple[Json, ...]:
         """Return the items of a chunk.
@@ -136,31 +152,46 @@ class ItemStore:
             self._size -= oldest.size
 
 
-async def _lines(items: Iterable[Json] | AsyncIterable[Json]) -> AsyncIterator[bytes]:
-    """Yield the items as lines.
-
-    :raises ItemInvalid: one is no JSON value
-    :raises ItemTooLarge: one is too large
-    """
-    position = 0
-    async for item in _each(items):
-        try:
-            line = to_line(item)
-        except LineInvalid as error:
-            raise ItemInvalid(position, str(error)) from error
-        if len(line) > MAX_ITEM:
-            raise ItemTooLarge(position, len(line))
-        yield line
-        position += 1
-
-
-async def _each(items: Iterable[Json] | AsyncIterable[Json]) -> AsyncIterator[Json]:
+async def each(items: Iterable[Json] | AsyncIterable[Json]) -> AsyncGenerator[Json, None]:
+    """Yield the items of either kind of iterable."""
     if isinstance(items, AsyncIterable):
         async for item in items:
             yield item
     else:
         for item in items:
             yield item
+
+
+async def _following(begun: list[Json], coming: AsyncIterable[Json]) -> AsyncGenerator[Json, None]:
+    """Yield what was taken already, letting go of it, and then the rest."""
+    begun.reverse()
+    while begun:
+        yield begun.pop()
+    async for item in coming:
+        yield item
+
+
+async def _lines(items: Iterable[Json] | AsyncIterable[Json]) -> AsyncGenerator[bytes, None]:
+    """Yield the items as lines.
+
+    :raises ItemInvalid: one is no JSON value
+    :raises ItemTooLarge: one is too large
+    """
+    position = 0
+    async with aclosing(each(items)) as coming:
+        async for item in coming:
+            yield _line(position, item)
+            position += 1
+
+
+def _line(position: int, item: Json) -> bytes:
+    try:
+        line = to_line(item)
+    except LineInvalid as error:
+        raise ItemInvalid(position, str(error)) from error
+    if len(line) > MAX_ITEM:
+        raise ItemTooLarge(position, len(line))
+    return line
 
 
 def _parsed(chunk: Chunk, body: bytes) -> tuple[Json, ...]:

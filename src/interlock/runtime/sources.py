@@ -9,8 +9,7 @@ What is wrong with any of it is told by the errors of ``source_errors``.
 import glob
 import os
 import sys
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -27,7 +26,6 @@ from interlock.runtime.item_sources import (
     GivenSource,
     ItemSource,
     LinesSource,
-    each,
     from_files,
     from_lines,
     from_standard_input,
@@ -35,7 +33,7 @@ from interlock.runtime.item_sources import (
     read_text,
 )
 from interlock.runtime.itemstore import ItemInvalid, ItemStore, ItemTooLarge
-from interlock.runtime.jsonlines import MAX_LISTED, LineInvalid, from_line, to_line
+from interlock.runtime.jsonlines import from_line
 from interlock.runtime.source_errors import (
     ArgumentInvalid,
     InputRepeated,
@@ -160,26 +158,10 @@ def _with_short(step: Step, found: Mapping[str, tuple[Json, ...] | StoredItems])
 
 async def _put(items: ItemStore, source: ItemSource, wanted_by: str) -> tuple[Json, ...] | StoredItems:
     """Store a list, unless it turns out to be a short one."""
-    begun, size = list[Json](), 0
-    async with aclosing(each(source.read())) as coming:
-        try:
-            async for item in coming:
-                begun.append(item)
-                size += len(to_line(item))
-                if size > MAX_LISTED:
-                    return await items.put(_all(begun, coming))
-        except LineInvalid as error:
-            raise ItemUnusable(wanted_by, f"item {len(begun) - 1} is no JSON: {error}") from error
-        except (ItemInvalid, ItemTooLarge) as error:
-            raise ItemUnusable(wanted_by, str(error)) from error
-    return tuple(begun)
-
-
-async def _all(begun: list[Json], coming: AsyncIterator[Json]) -> AsyncIterator[Json]:
-    while begun:
-        yield begun.pop(0)
-    async for item in coming:
-        yield item
+    try:
+        return await items.put_unless_short(source.read())
+    except (ItemInvalid, ItemTooLarge) as error:
+        raise ItemUnusable(wanted_by, str(error)) from error
 
 
 def _frozen(loaded: LoadedTeam, values: Mapping[str, _Value], reader: "_Reader") -> FrozenJob:

@@ -231,4 +231,4 @@ def test_pinned_texts_are_all_templates_of_the_pins() -> None:
     """Whoever checks a team's templates sees those in its pins, at any depth."""
     pin = {"a": "{{ x }}", "b": [{"c": "{{ y }}"}], "d": 1}
     team = team_of({"step": "s", "tools": ["box.look", {"tool": "box.send", "pin": pin}]})
-    assert pinned_texts(team.plan[0]) == ["{{ x }}", "{{ y }}"]
+    assert pinned_texts(team.plan[0].tools or ()) == ["{{ x }}", "{{ y }}"]
