@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from interlock._version import __version__
-from interlock.runtime._words import Commands, add_late, positive, token
+from interlock.runtime._words import Commands, add_late, add_log_bytes, positive, token
 
 __all__ = ["main", "parser"]
 
