@@ -23,6 +23,10 @@ _GAP = 10.0
 """Seconds for which a cluster may stand still when a node dies."""
 
 
+_LONG = "x" * 100_000
+"""So that a replica that has missed many takes its time to have them."""
+
+
 @dataclass
 class _Line:
     """A line of work over the cluster: somebody assigns, somebody works, somebody reads all of it."""
@@ -194,12 +198,13 @@ async def test_a_replica_that_lags_hides_nothing(cluster: Cluster, ns: str) -> N
     sleeper = next(name for name in NAMES if name != leader)
     async with Bus.connect(cluster.only(leader), ns, "writes") as writer:
         for number in range(4):
-            async with Bus.connect(cluster.only(sleeper), ns, "reads") as reader:
+            async with Bus.connect(cluster.only(sleeper), ns, "reads") as reader, anyio.create_task_group() as group:
                 with cluster.asleep(sleeper):
-                    tasks = [assigned(ns, task=f"r{number}t{each}") for each in range(100)]
+                    tasks = [assigned(ns, task=f"r{number}t{each}", instruction=_LONG) for each in range(200)]
                     seqs = [await writer.append(task) for task in tasks]
-                await patiently(reader.wait_connected)
-                assert (await patiently(partial(reader.get, seqs[-1]))).message.task == tasks[-1].task
+                    for seq in seqs[-20:]:  # what it is asked in its sleep it answers first
+                        group.start_soon(patiently, partial(reader.get, seq))
+                    await anyio.sleep(0.05)
                 found = await patiently(partial(reader.entries, log_subjects(ns), seqs[-3]))
                 assert [one.seq for one in found] == seqs[-2:]
                 assert await _read_to_end(reader, seqs[-20]) == seqs[-20:]
