@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interlock.protocol import decide, machine, state
+from interlock.protocol import decide, machine, retries, state
 
 __all__ = ["REAL", "Core", "Mutation", "mutated"]
 
-_MODULES = {"state": state, "machine": machine, "decide": decide}
+_MODULES = {"state": state, "decide": decide, "retries": retries, "machine": machine}
+"""Each after those that it imports."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,9 @@ class Core:
     """The pure functions that a search runs: the modules, real or mutated."""
 
     state: Any
-    machine: Any
     decide: Any
+    retries: Any
+    machine: Any
 
     @property
     def evolve(self) -> Callable[..., Any]:
@@ -52,7 +54,7 @@ class MutationOutdated(AssertionError):
         )
 
 
-REAL = Core(state, machine, decide)
+REAL = Core(state, decide, retries, machine)
 
 
 def mutated(*mutations: Mutation) -> Core:

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from tests.model.core import REAL, Core
 from tests.model.forgeries import forgeries_of
 from tests.model.laws import Violation, check_append, check_state
+from tests.model.retries import Log, objection
+from tests.model.settling import check_settling
 from tests.model.steps import check_effects, check_step, substance
 from tests.model.world import ROOT, Command, Crew, Fact, Heads, Scenario, World
 
@@ -243,6 +245,7 @@ class _Explorer:
         yield from self._persons(state)
         yield from self._reports(state)
         yield from self._principles(state)
+        yield from self._operators(state)
         if self.scenario.kill and not state.killed:
             yield "kill", state._replace(killed=True)
         if state.forgeries:
@@ -257,7 +260,7 @@ class _Explorer:
             return None
         if in_chain and checked and not self.scenario.forgeries:
             try:
-                check_append(self.world, state.heads, chain, fact)
+                check_append(self.world, state.heads, state.log, chain, fact)
             except Violation as violation:
                 if self.broken is None:
                     raise
@@ -271,9 +274,27 @@ class _Explorer:
             check_state(self._folded(heads, log))
         elif self.scenario.records:
             check_effects(self.world, log, self._folded(heads, log))
-        elif self.scenario.cas and self._folded(heads, log).refused:
+        elif fact.kind == "retried":
+            self._check_retry(state, fact, log)
+        elif self.scenario.cas and self._folded(heads, log).refused > self._folded(state.heads, state.log).refused:
             raise Violation("the machine follows what the broker took", f"{self.world.chains[chain]} {fact}")
+        if self.scenario.cas:
+            check_settling(self.world, self._folded(state.heads, state.log), self.world.entry(chain, node))
         return state._replace(heads=heads, log=log)
+
+    def _check_retry(self, state: State, fact: Fact, log: Log) -> None:
+        """Check that tasks are put back where that is allowed, and only there."""
+        if fact.kind != "retried":
+            return
+        law = objection(self.world, state.log, fact)
+        before, after = self.world.state_of_log(state.log), self.world.state_of_log(log)
+        followed = after.refused == before.refused
+        if followed and law:
+            raise Violation(law, str(fact))
+        if followed and after.closed is not None:
+            raise Violation("a job that is taken up again is open", str(fact))
+        if not followed and not law:
+            raise Violation("what failed can be put back", str(fact))
 
     def _folded(self, heads: Heads, log: tuple[tuple[int, int], ...]) -> Any:
         """Return the machine's picture of a log."""
@@ -416,6 +437,15 @@ class _Explorer:
         known = self._folded(state.heads, state.log)
         if self.scenario.rejects and known.rejected is None and known.closed is None:
             yield from self._written(state, "principles", (0, self._at_head(state, 0, Fact("rejected"))))
+
+    def _operators(self, state: State) -> Iterator[tuple[str, State]]:
+        """Put back what failed or was cancelled, one task or all, also where that is refused."""
+        if sum(one.kind == "retried" for one in self.tree.facts(state.heads[0])) >= self.scenario.retries:
+            return
+        ends = ((chain, self.tree.fact[state.heads[chain]]) for chain in range(1, self.world.past_tasks))
+        failed = [self.world.chains[chain] for chain, end in ends if end.kind == "closed" and end.detail != "accepted"]
+        for tasks in {*failed, *([",".join(failed)] if failed else [])}:
+            yield from self._written(state, "operator", (0, self._at_head(state, 0, Fact("retried", detail=tasks))))
 
     def _written(self, state: State, who: str, command: Command) -> Iterator[tuple[str, State]]:
         following = self._append(state, command)

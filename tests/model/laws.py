@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tests.model.world import ROOT, Fact, Heads, World
-
-from interlock.protocol.plan import parse_task_id
+from tests.model.retries import Again, Log, chain_ends, put_back, step_of
+from tests.model.world import Fact, Heads, World
 
 __all__ = ["Violation", "check_append", "check_state"]
 
@@ -19,29 +18,40 @@ class Violation(Exception):
         self.log: list[str] = []
 
 
-def check_append(world: World, heads: Heads, chain: int, fact: Fact) -> None:
+def check_append(world: World, heads: Heads, log: Log, chain: int, fact: Fact) -> None:
     """Check that ``fact`` may stand after what the chains hold.
 
     :raises Violation: it may not
     """
     where = f"{world.chains[chain]} {fact.kind} {fact.attempt or ''} {fact.detail}"
     job, facts = world.tree.facts(heads[0]), world.tree.facts(heads[chain])
-    if any(one.kind == "ended" for one in job):
+    again = put_back(world, log) if world.scenario.retries else {}
+    ends = chain_ends(world, heads, again)
+    if _is_over(world, log, job) and fact.kind != "retried":
         raise Violation("nothing enters after the job is closed", where)
     if chain == 0:
-        law = _job_law(world, heads, job, fact)
+        law = _job_law(world, ends, job, fact)
     else:
-        law = _task_law(facts, fact) or (_beginning_law(world, heads, chain) if _begins(facts, fact) else "")
-        law = law or _attempts_law(world, chain, fact)
+        start, before = again.get(chain, Again(0, 0))
+        law = _task_law(facts, facts[start:], fact)
+        law = law or (_beginning_law(world, ends, chain) if _begins(facts[start:], fact) else "")
+        law = law or _attempts_law(world, chain, fact, before)
     if law:
         raise Violation(law, where)
+
+
+def _is_over(world: World, log: Log, job: Sequence[Fact]) -> bool:
+    """Whether the job was closed and not taken up again."""
+    if not world.scenario.retries:
+        return any(one.kind == "ended" for one in job)
+    return world.state_of_log(log).closed is not None
 
 
 def _begins(facts: Sequence[Fact], fact: Fact) -> bool:
     return not facts and fact.kind == "assigned"
 
 
-def _job_law(world: World, heads: Heads, job: Sequence[Fact], fact: Fact) -> str:
+def _job_law(world: World, ends: Sequence[Fact], job: Sequence[Fact], fact: Fact) -> str:
     kinds = {one.kind for one in job}
     if fact in job or (fact.kind in {"planned", "rejected"} and fact.kind in kinds):
         return "nothing is said twice in the job's chain"
@@ -49,24 +59,26 @@ def _job_law(world: World, heads: Heads, job: Sequence[Fact], fact: Fact) -> str
         return "a plan that was rejected is not accepted"
     if fact.kind == "ended" and "planned" not in kinds and fact.detail not in {"failed", "killed"}:
         return "a job without a plan comes to nothing"
-    if fact.kind == "expanded" and _open_needs(world, heads, fact.detail.partition("=")[0]):
+    if fact.kind == "expanded" and _open_needs(world, ends, fact.detail.partition("=")[0]):
         return "no step is counted before what it needs is over"
     if fact.kind != "ended":
         return ""
-    last = [world.tree.fact[head] for head in heads[1 : world.past_tasks]]
-    if any(one.kind not in {"", "closed"} for one in last):
+    if any(one.kind not in {"", "closed"} for one in ends[1:]):
         return "no job is closed while a task is open"
-    if fact.detail == "succeeded" and any(one.detail != "accepted" for one in last):
+    if fact.detail == "succeeded" and any(one.detail != "accepted" for one in ends[1:]):
         return "a job succeeds only with every task accepted"
     return ""
 
 
-def _task_law(facts: Sequence[Fact], fact: Fact) -> str:
-    return next((law for law, broken in _task_laws(facts, fact) if broken), "")
+def _task_law(facts: Sequence[Fact], since: Sequence[Fact], fact: Fact) -> str:
+    return next((law for law, broken in _task_laws(facts, since, fact) if broken), "")
 
 
-def _task_laws(facts: Sequence[Fact], fact: Fact) -> Iterator[tuple[str, bool]]:
-    """Yield each law about what may follow ``facts`` in a task's chain, and whether it is broken."""
+def _task_laws(told: Sequence[Fact], facts: Sequence[Fact], fact: Fact) -> Iterator[tuple[str, bool]]:
+    """Yield each law about what may follow ``told`` in a task's chain, and whether it is broken.
+
+    ``facts`` are those of ``told`` since the task was last put back.
+    """
     current = max((one.attempt for one in facts if one.kind == "assigned"), default=0)
     of_attempt = [one for one in facts if one.attempt == fact.attempt]
     closed = any(one.kind == "closed" for one in facts)
@@ -88,14 +100,14 @@ def _task_laws(facts: Sequence[Fact], fact: Fact) -> Iterator[tuple[str, bool]]:
             yield "nothing is done while a task waits for a person", last in {"asked", "answered"}
             over = fact.kind == "result" and any(one.kind in {"result", "verdict"} for one in of_attempt)
             yield "no result enters after its task moved on", over
-            doubled = fact.kind == "intended" and fact.answers != len(facts)
+            doubled = fact.kind == "intended" and fact.answers != len(told)
             yield "two workers with one assignment do not both begin an effect", doubled
         case "answered":
             earlier = [one for one in facts if one.kind == "answered" and one.refers == fact.refers]
             yield "a question is answered once", bool(earlier)
-            yield "an answer follows its question", closed or last != "asked" or fact.refers != len(facts)
+            yield "an answer follows its question", closed or last != "asked" or fact.refers != len(told)
         case "assigned":
-            yield from _resumption_laws(facts, fact) if fact.refers else _redo_laws(facts, fact, closed=closed)
+            yield from _resumption_laws(told, fact) if fact.refers else _redo_laws(facts, fact, closed=closed)
         case _:
             pass
 
@@ -118,41 +130,38 @@ def _resumption_laws(facts: Sequence[Fact], fact: Fact) -> Iterator[tuple[str, b
     yield "an attempt goes on from its own answer", not own
 
 
-def _ends_of(world: World, heads: Heads, step: str) -> list[Fact]:
+def _ends_of(world: World, ends: Sequence[Fact], step: str) -> list[Fact]:
     """Return the last entry of each task of ``step``."""
-    chains = (
-        position
-        for position, task in enumerate(world.chains[: world.past_tasks])
-        if position and parse_task_id(task)[0] == step
-    )
-    return [world.tree.fact[heads[chain]] for chain in chains]
+    return [end for chain, end in enumerate(ends) if chain and step_of(world, chain) == step]
 
 
 def _needs(world: World, step: str) -> tuple[str, ...]:
     return next(one.needs for one in world.scenario.steps if one.step == step)
 
 
-def _open_needs(world: World, heads: Heads, step: str) -> bool:
+def _open_needs(world: World, ends: Sequence[Fact], step: str) -> bool:
     """Whether ``step`` needs something that is not over."""
-    return any(one.kind != "closed" for need in _needs(world, step) for one in _ends_of(world, heads, need))
+    return any(one.kind != "closed" for need in _needs(world, step) for one in _ends_of(world, ends, need))
 
 
-def _beginning_law(world: World, heads: Heads, chain: int) -> str:
-    step = parse_task_id(world.chains[chain])[0]
-    if _open_needs(world, heads, step):
+def _beginning_law(world: World, ends: Sequence[Fact], chain: int) -> str:
+    step = step_of(world, chain)
+    if _open_needs(world, ends, step):
         return "no task begins before what it needs is over"
     for need in _needs(world, step):
-        ends = _ends_of(world, heads, need)
-        if ends and not any(one.detail == "accepted" for one in ends):
+        of_need = _ends_of(world, ends, need)
+        if of_need and not any(one.detail == "accepted" for one in of_need):
             return "no task begins on a need that delivered nothing"
-    tasks = heads[1 : world.past_tasks]
-    open_tasks = sum(head != ROOT and world.tree.fact[head].kind != "closed" for head in tasks)
+    open_tasks = sum(end.kind not in {"", "closed", "put back"} for end in ends[1:])
     return "no more tasks are open than the limit" if open_tasks >= world.scenario.parallel else ""
 
 
-def _attempts_law(world: World, chain: int, fact: Fact) -> str:
-    step = next(one for one in world.scenario.steps if one.step == parse_task_id(world.chains[chain])[0])
-    return "no task has more attempts than its step allows" if fact.attempt > step.attempts else ""
+def _attempts_law(world: World, chain: int, fact: Fact, before: int) -> str:
+    """``before`` is the last attempt before the task was put back."""
+    step = next(one for one in world.scenario.steps if one.step == step_of(world, chain))
+    if fact.kind == "assigned" and fact.attempt <= before:
+        return "attempts go on counting after a retry"
+    return "no task has more attempts than its step allows" if fact.attempt > before + step.attempts else ""
 
 
 def check_state(state: Any) -> None:
@@ -184,7 +193,7 @@ def _picture_laws(task: Any) -> Iterator[tuple[str, bool]]:
     yield "no attempt has another attempt's verdict", any(one.verdict.attempt != one.number for one in judged)
     results = [one for one in attempts if one.result is not None]
     yield "no attempt has another attempt's result", any(one.result.attempt != one.number for one in results)
-    passed = [one for one in judged if one.verdict.verdict == "pass"]
+    passed = [one for one in judged if one.verdict.verdict == "pass" and one in task.counting]
     yield "nothing that passed is redone", any(one is not attempts[-1] for one in passed)
     accepted = task.outcome == "accepted"
     yield "nothing is accepted without a pass of what stands", accepted and (stands not in passed or stands is None)

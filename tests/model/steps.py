@@ -61,9 +61,13 @@ def _step_laws(before: Any, task: Any, facts: Sequence[Fact], fact: Fact) -> Ite
             told = [("answered", task.question.asked.question)]
             yield "an attempt goes on from its answer", [(one.kind, str(one.refers)) for one in answers] != told
         case "assigned":
-            yield "a task that waits for a person is not assigned before the answer", phase not in {"", "verdict"}
+            yield (
+                "a task that waits for a person is not assigned before the answer",
+                phase not in {"", "verdict", "retried"},
+            )
         case "closed" if fact == Fact("closed", 0, "failed", fact.answers):  # only managers write it
             yield "no stray entry ends the wait for a person", phase == "asked"
+            yield "no stray entry fails what was put back", phase == "retried"
 
 
 def check_effects(world: World, log: Sequence[tuple[int, int]], state: Any) -> None:

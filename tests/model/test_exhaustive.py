@@ -18,6 +18,8 @@ CHAINED = (step("a"), step("b", needs=("a",)))
 ITEMS_ONCE = (step("s", for_each=True, attempts=1),)
 CHAINED_ONCE = (step("a", attempts=1), step("b", needs=("a",), attempts=1))
 FAN_IN = (step("a", for_each=True, attempts=2), step("b", needs=("a",), attempts=2))
+FAN_IN_ONCE = (step("a", for_each=True, attempts=1), step("b", needs=("a",), attempts=1))
+FAN_TO_FAN = (step("a", for_each=True, attempts=1), step("b", needs=("a",), for_each=True, attempts=1))
 FAN_OUT = (step("a", attempts=2), step("b", needs=("a",), for_each=True, attempts=2))
 
 DEFAULT = {
@@ -85,9 +87,59 @@ DEFAULT = {
         Scenario(ITEMS_ONCE, {"s": 2}, rejects=True, kill=True, verdicts=("pass", "fail")),
         612,
     ),
+    "two items, one at once, one put back": (
+        Scenario(ITEMS_ONCE, {"s": 2}, parallel=1, retries=1, ordered=True, verdicts=("pass", "fail")),
+        229,
+    ),
+    "two chained steps, put back twice": (
+        Scenario(CHAINED_ONCE, retries=2, ordered=True, verdicts=("pass", "fail")),
+        1_234,
+    ),
+    "two chained steps, put back, killed": (
+        Scenario(CHAINED_ONCE, retries=1, ordered=True, verdicts=("pass", "fail"), kill=True),
+        10_359,
+    ),
+    "two items, then a step that needs them, one put back": (
+        Scenario(FAN_IN_ONCE, {"a": 2}, parallel=1, retries=1, ordered=True, verdicts=("pass", "fail")),
+        784,
+    ),
+    "two items, then an item that needs them, one put back": (
+        Scenario(FAN_TO_FAN, {"a": 2, "b": 1}, parallel=1, retries=1, ordered=True, verdicts=("pass", "fail")),
+        753,
+    ),
+    "an item, then an item that needs it, put back twice": (
+        Scenario(FAN_TO_FAN, {"a": 1, "b": 1}, retries=2, ordered=True, verdicts=("pass", "fail")),
+        320,
+    ),
+    "two items, then a step, and another step, one put back": (
+        Scenario(
+            (*FAN_IN_ONCE, step("c", attempts=1)),
+            {"a": 1},
+            parallel=1,
+            retries=1,
+            ordered=True,
+            verdicts=("pass", "fail"),
+        ),
+        4_353,
+    ),
+    "a step that is put back, and one entry out of turn": (
+        Scenario((step("s", attempts=1),), retries=1, forgeries=1, ordered=True, verdicts=("pass", "fail")),
+        8_589,
+    ),
+    "a plan that is rejected, a step that is put back": (
+        Scenario((step("s", attempts=1),), retries=1, rejects=True, ordered=True, verdicts=("pass", "fail")),
+        210,
+    ),
+    "an item and one entry out of turn": (
+        Scenario(ITEMS_ONCE, {"s": 1}, forgeries=1, verdicts=("pass",)),
+        657,
+    ),
 }
 
 LARGE = {
+    "two items at once, one put back, two attempts": Scenario(
+        (step("s", for_each=True, attempts=1),), {"s": 2}, retries=1, ordered=True, verdicts=("pass", "fail")
+    ),
     "two items, three attempts, killed, with the crew": Scenario(ITEMS, {"s": 2}, kill=True, crew=CREW),
     "two items of three attempts, then a step of three": Scenario(
         (step("a", for_each=True), CHAINED[1]), {"a": 2}, kill=True

@@ -37,6 +37,27 @@ REJECTED = Scenario((step("s", attempts=1),), rejects=True)
 REJECTED_AND_FORGED = Scenario((step("s", attempts=1),), rejects=True, forgeries=1, verdicts=("pass",))
 FORGED_IN_ORDER = Scenario((step("s", attempts=1),), forgeries=1, verdicts=PASS_FAIL, ordered=True)
 
+FORGED_ITEMS = Scenario((step("s", for_each=True, attempts=1),), {"s": 1}, forgeries=1, verdicts=("pass",))
+RETRIED = Scenario((step("s", attempts=1),), retries=1, ordered=True, verdicts=PASS_FAIL)
+RETRIED_KILLED = replace(RETRIED, kill=True)
+RETRIED_TWICE = replace(RETRIED, retries=2)
+RETRIED_REJECTED = replace(RETRIED, rejects=True)
+RETRIED_AND_FORGED = replace(RETRIED, forgeries=1, verdicts=("fail",))
+RETRIED_CHAINED = replace(RETRIED, steps=(step("a", attempts=1), step("b", needs=("a",), attempts=1)))
+RETRIED_ITEMS = replace(RETRIED, steps=(step("s", for_each=True, attempts=1),), items={"s": 1})
+RETRIED_ITEMS_KILLED = replace(RETRIED_ITEMS, kill=True)
+RETRIED_FAN_IN = replace(
+    RETRIED,
+    steps=(step("a", for_each=True, attempts=1), step("b", needs=("a",), attempts=1)),
+    items={"a": 2},
+    parallel=1,
+)
+RETRIED_FAN = replace(
+    RETRIED_FAN_IN,
+    steps=(step("a", for_each=True, attempts=1), step("b", needs=("a",), for_each=True, attempts=1)),
+    items={"a": 2, "b": 1},
+)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -53,6 +74,14 @@ def _machine(old: str, new: str, scenario: Scenario, law: str) -> Case:
 
 def _decide(old: str, new: str, scenario: Scenario, law: str) -> Case:
     return Case(Mutation("decide", old, new), scenario, law)
+
+
+def _state(old: str, new: str, scenario: Scenario, law: str) -> Case:
+    return Case(Mutation("state", old, new), scenario, law)
+
+
+def _retries(old: str, new: str, scenario: Scenario, law: str) -> Case:
+    return Case(Mutation("retries", old, new), scenario, law)
 
 
 CASES = {
@@ -194,8 +223,8 @@ CASES = {
         "a task that waits for a person is not assigned before the answer",
     ),
     "a stray entry ends the wait for a person": _machine(
-        "if task.phase in {Phase.CLOSED, Phase.ASKED} else",
-        "if task.phase is Phase.CLOSED else",
+        "idle = task.phase in {Phase.CLOSED, Phase.RETRIED, Phase.ASKED}",
+        "idle = task.phase in {Phase.CLOSED, Phase.RETRIED}",
         FORGED_ASKING,
         "who waits for a person waits for nobody else",
     ),
@@ -265,8 +294,8 @@ CASES = {
         "no job is closed while a task is open",
     ),
     "a closed job may go on": _machine(
-        "if state.closed is not None or message.answers != head:",
-        "if message.answers != head:",
+        "over = state.closed is not None and not isinstance(message, JobRetried)",
+        "over = False",
         FORGED_IN_ORDER,
         "no job is closed while a task is open",
     ),
@@ -280,10 +309,7 @@ CASES = {
         "return replace(state, strays=state.strays.insert(name, entry.seq))", "return state", FORGED, "stops"
     ),
     "a stray entry calls nobody": _machine(
-        "waiting = state.waiting if task.phase in {Phase.CLOSED, Phase.ASKED} else state.waiting | {name}",
-        "waiting = state.waiting",
-        FORGED,
-        "stops",
+        "waiting = state.waiting if idle else state.waiting | {name}", "waiting = state.waiting", FORGED, "stops"
     ),
     # evolve: what managers rely on
     "an answered verdict stays waiting": _machine(
@@ -292,20 +318,114 @@ CASES = {
         ONE,
         "no task is closed twice",
     ),
-    "steps begin in the plan's order, not in the log's": _machine(
-        "queue=(*state.queue, *more)",
-        "queue=tuple(sorted((*state.queue, *more), key=state.order.index))",
+    "steps begin in the plan's order, not in the log's": _state(
+        "queue=(*self.queue, *more)",
+        "queue=tuple(sorted((*self.queue, *more), key=self.order.index))",
         ORDERED,
         "no more tasks are open than the limit",
     ),
-    "steps begin before their needs are over": _machine(
-        "and state.ready(name) and not", "and not", CHAINED, "no task begins before what it needs is over"
+    "steps begin before their needs are over": _state(
+        "and self.ready(name) and not", "and not", CHAINED, "no task begins before what it needs is over"
     ),
-    "steps begin on nothing": _machine(
-        "and state.ready(name) and not state.obstacle(name)",
-        "and state.ready(name)",
+    "steps begin on nothing": _state(
+        "and self.ready(name) and not self.obstacle(name)",
+        "and self.ready(name)",
         CHAINED,
         "no task begins on a need that delivered nothing",
+    ),
+    # evolve: what was settled, and what is put back
+    "a settled item may begin again": _machine(
+        "    if state.step_of_settled(message.task):\n", "    if False:\n", FORGED_ITEMS, "follows the log as any other"
+    ),
+    "items settled in order are forgotten altogether": _state(
+        "return index < step.next_index or index in step.settled",
+        "return index in step.settled",
+        FORGED_ITEMS,
+        "follows the log as any other",
+    ),
+    "items settled out of order are forgotten altogether": _state(
+        "return index < step.next_index or index in step.settled",
+        "return index < step.next_index",
+        ITEMS,
+        "settled items",
+    ),
+    "a closed job stays closed": _machine(
+        "over = state.closed is not None and not isinstance(message, JobRetried)",
+        "over = state.closed is not None",
+        RETRIED,
+        "what failed can be put back",
+    ),
+    "a job is taken up and stays closed": _retries(
+        "return replace(state, closed=None).queued()", "return state.queued()", RETRIED, "taken up again is open"
+    ),
+    "a stray entry fails what was put back": _machine(
+        "idle = task.phase in {Phase.CLOSED, Phase.RETRIED, Phase.ASKED}",
+        "idle = task.phase in {Phase.CLOSED, Phase.ASKED}",
+        RETRIED_AND_FORGED,
+        "no stray entry fails what was put back",
+    ),
+    "what was put back may begin with any attempt": _machine(
+        "return message.attempt == len(task.attempts) + 1 and (task.step",
+        "return (task.step",
+        RETRIED_AND_FORGED,
+        "attempts are numbered without gaps",
+    ),
+    "what was put back is closed as if it were open": _machine(
+        "    if task.phase is Phase.RETRIED:\n        state = _unqueued(state, task)\n    else:\n        step =",
+        "    if True:\n        step =",
+        RETRIED_KILLED,
+        "the machine follows what the broker took",
+    ),
+    "what was put back is not counted as open": _machine(
+        "step = replace(step, open=step.open + begins, redone", "step = replace(step, redone", RETRIED, "follows what"
+    ),
+    "an item that began again stays in the queue": _machine(
+        "state = _unqueued(state, task) if begins else state", "pass", RETRIED_ITEMS, "more attempts"
+    ),
+    "an item that was cancelled again stays in the queue": _machine(
+        "    if task.phase is Phase.RETRIED:\n        state = _unqueued(state, task)\n    else:",
+        "    if task.phase is not Phase.RETRIED:",
+        RETRIED_ITEMS_KILLED,
+        "after it was closed",
+    ),
+    "a rejected plan is taken up": _retries(
+        "    if state.rejected is not None:\n", "    if False:\n", RETRIED_REJECTED, "a plan that stands"
+    ),
+    "a killed job is taken up": _retries(
+        'state.closed.status == "killed"', 'state.closed.status == ""', RETRIED_KILLED, "a killed job is not taken up"
+    ),
+    "what was put back is put back again": _retries(
+        "    if known.phase is Phase.RETRIED:\n        return f",
+        "    if known.phase is Phase.RETRIED:\n        return '' and f",
+        RETRIED_TWICE,
+        "only what failed is put back",
+    ),
+    "a need is put back under what is at work": _retries(
+        "if state.ready(name) and not step.complete:", "if False:", RETRIED_FAN_IN, "while what needs it is at work"
+    ),
+    "accepted items are made again": _retries(
+        "if step.spec.for_each is not None and step.accepted:", "if False:", RETRIED_FAN, "items are not made again"
+    ),
+    "what was made of it stays": _retries(
+        "        if step.complete:\n", "        if False:\n", RETRIED_CHAINED, "while a task is open"
+    ),
+    "an item that was put back is not queued": _retries(
+        "        queue=(*state.queue, task.id),\n", "", RETRIED_ITEMS, "no job stops before its end"
+    ),
+    "a step that was put back keeps its place": _retries(
+        "        queue=tuple(one for one in state.queue if one != name),\n",
+        "",
+        RETRIED_FAN_IN,
+        "no task begins before what it needs is over",
+    ),
+    "a step that was put back does not begin": _retries(
+        "next_index=0, accepted=0", "accepted=0", RETRIED, "no job stops before its end"
+    ),
+    "what was put back keeps its outcome": _retries(
+        "        outcome=None,\n", "", RETRIED_AND_FORGED, "a closed task stays closed"
+    ),
+    "an item that was counted again forgets its chain": _retries(
+        "            strays=state.strays.insert(known.id, known.head),\n", "", RETRIED_FAN, "stops"
     ),
     # decide
     "no limit of open tasks": _decide(
@@ -357,6 +477,15 @@ CASES = {
     "an attempt goes on without its answer": _decide(
         "        resumes=task.question.answered if task.question else 0,\n", "", ASKING, "no attempt is assigned twice"
     ),
+    "a stop leaves what was put back": _decide(
+        "        if known.phase is Phase.RETRIED:\n", "        if False:\n", RETRIED_KILLED, "while a task is open"
+    ),
+    "blocked tasks that were put back stay": _decide(
+        "and state.may_begin(state.steps[name], None)\n",
+        "and name not in state.tasks\n",
+        RETRIED_CHAINED,
+        "no job stops before its end",
+    ),
     "nobody answers a stray entry": _decide(
         "    if task.phase is not Phase.VERDICT:\n", "    if False:\n", FORGED, "no log grows for ever"
     ),
@@ -364,7 +493,7 @@ CASES = {
 
 REFUSALS = {
     "entries that answer another head are followed": Mutation(
-        "machine", "if state.closed is not None or message.answers != head:", "if state.closed is not None:"
+        "machine", "if over or message.answers != head:", "if over:"
     ),
     "entries told before move the head back": Mutation("machine", "if entry.seq <= head:", "if False:"),
 }

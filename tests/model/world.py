@@ -22,6 +22,7 @@ from interlock.protocol.messages import (
     Envelope,
     Grant,
     JobClosed,
+    JobRetried,
     JobSubmitted,
     PlanAccepted,
     PlanExpanded,
@@ -105,6 +106,8 @@ class Scenario:
     """How many reports of effects workers may write, at any time and whoever has moved on. Needs ``ordered``."""
     rejects: bool = False
     """Whether the plan may be found to break a principle, before it is accepted or after."""
+    retries: int = 0
+    """How often an operator may put back what failed or was cancelled, alone or all of it. Needs ``ordered``."""
     cas: bool = True
     """Whether the broker compares ``answers`` with the head of the chain."""
     ordered: bool = False
@@ -317,6 +320,8 @@ def _message_of_job(world: World, fact: Fact, fields: dict[str, Any]) -> Envelop
             return _make(
                 PlanExpanded, fields, step=name, items=0 if blocked else int(items), reason=items if blocked else ""
             )
+        case "retried":
+            return _make(JobRetried, fields, tasks=tuple(fact.detail.split(",")))
         case _:
             return _make(JobClosed, fields, status=fact.detail)
 
