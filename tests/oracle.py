@@ -95,7 +95,7 @@ class Line:
 
 async def raw_log(address: BrokerAddress, ns: str = "main") -> list[Line]:
     """Return everything in the log of a broker, read with nothing but nats-py."""
-    client = await nats.connect(address.url, nkeys_seed_str=address.seed)
+    client = await nats.connect(address.url.split(","), nkeys_seed_str=address.seed)
     try:
         return await _read_all(client, ns)
     finally:

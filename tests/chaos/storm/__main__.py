@@ -18,13 +18,13 @@ from pathlib import Path
 import anyio
 from tests.chaos.storm.scenarios import SCENARIOS, Played
 from tests.chaos.storm.stage import Stage, staged
-from tests.oracle import Finding, Line, judge, raw_log
+from tests.oracle import Finding, Line, judge
 
-from interlock.runtime.broker import embedded_broker
 from interlock.runtime.config import ACK_WAIT
 
 _ONCE = ("box.send",)
 _RECOVERY_BOUND = ACK_WAIT + 2
+_GAP_BOUND = 10.0
 _TOLD = 12
 
 
@@ -129,13 +129,14 @@ async def _play_in(folder: Path, items: int, dice: random.Random, account: Accou
 async def _judge(stage: Stage, played: Played | None, account: Account) -> None:
     if played is not None:
         (stage.folder / "stderr.log").write_text(played.err)
-    async with embedded_broker(stage.state) as address:
-        lines = await raw_log(address)
+    lines = played.lines if played is not None else await stage.log()
     report = _outputs(played)
     account.finding = judge(lines, stage.expected, report, stage.made, _ONCE)
     account.recoveries = list(stage.recoveries(lines).values())
     account.gaps = _gaps(stage, lines)
     account.kills = len(stage.kills) + len(stage.reached)
+    account.faults += [f"{task}: a model was asked for what the log had" for task in stage.paid_again(lines)]
+    account.faults += [f"the broker was away for {gap:.1f} s" for gap in account.gaps if gap > _GAP_BOUND]
     account.faults += [f"taken over after {one:.1f} s" for one in account.recoveries if one > _RECOVERY_BOUND]
     if played is not None:
         account.faults += [f"did not happen: {one}" for one in played.missed]

@@ -1,19 +1,30 @@
 """What is done to a job while it runs, one function a scenario."""
 
+import signal
+import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from typing import Any
 
 import anyio
 from tests.chaos.storm.points import Point, manager_points, verifier_points
-from tests.chaos.storm.stage import WORKERS, Stage
-from tests.cli import Running, agent_pids, broker_pid
+from tests.chaos.storm.stage import WORKERS, Kill, Stage
+from tests.cli import Finished, Running, agent_pids, broker_pid, descendants
+from tests.cluster import Cluster
+from tests.oracle import Line
+
+from interlock.runtime._names import log_stream
+from interlock.runtime.credentials import parties_of
+from interlock.runtime.place import NAMESPACE
+from interlock.runtime.teamfile import load_team
 
 __all__ = ["SCENARIOS", "Played", "Scenario"]
 
+_ALL_KILLS = 3
 _BROKER_KILLS = 6
+_LEADER_KILLS = 3
 _LEFT = 3
 """The least workers that serve when one is killed: a machine that starts them too slowly is given time."""
 _ACTING = 0.5
@@ -28,6 +39,8 @@ class Played:
     """Exit status of the command that reports on it."""
     report: dict[str, Any]
     err: str
+    lines: list[Line]
+    """The log."""
     missed: tuple[str, ...] = ()
     """What the scenario was to do and did not."""
 
@@ -37,13 +50,21 @@ _Storm = Callable[[Stage, Running], Coroutine[None, None, None]]
 
 async def _run(stage: Stage, storm: _Storm) -> Played:
     """Run the job with ``interlock run`` in a storm."""
-    async with stage.command("run", str(stage.team), "go", "--workers", str(WORKERS), "--json") as run:
+    async with stage.command(*_arguments(stage)) as run:
         async with anyio.create_task_group() as group:
             group.start_soon(storm, stage, run)
             await run.process.wait()
             group.cancel_scope.cancel()
         done = await run.finish()
-    return Played(done.status, done.report if done.out else {}, done.err)
+    return await _played(stage, done)
+
+
+def _arguments(stage: Stage) -> list[str]:
+    return ["run", str(stage.team), "go", "--id", "storm", "--workers", str(WORKERS), "--json"]
+
+
+async def _played(stage: Stage, done: Finished) -> Played:
+    return Played(done.status, done.report if done.out else {}, done.err, await stage.log())
 
 
 async def _workers(stage: Stage) -> Played:
@@ -97,7 +118,7 @@ async def _at_points(stage: Stage, points: list[Point]) -> Played:
     stage.arm(points)
     played = await _run(stage, _nothing_else)
     missed = tuple(point.name for point in points if point.name not in stage.reached)
-    return Played(played.status, played.report, played.err, missed)
+    return replace(played, missed=missed)
 
 
 async def _nothing_else(_stage: Stage, _run: Running) -> None:
@@ -109,7 +130,7 @@ async def _broker(stage: Stage) -> Played:
     played = await _run(stage, _kill_broker)
     kills = sum(one.what == "broker" for one in stage.kills)
     missed = () if kills >= _BROKER_KILLS else (f"the broker was killed {kills} times",)
-    return Played(played.status, played.report, played.err, missed)
+    return replace(played, missed=missed)
 
 
 async def _kill_broker(stage: Stage, run: Running) -> None:
@@ -119,6 +140,60 @@ async def _kill_broker(stage: Stage, run: Running) -> None:
         await stage.server.until(partial(_answered, enough))
         await anyio.sleep(stage.dice.uniform(0, 0.5))
         stage.strike("broker", [broker_pid(run.process.pid)])
+
+
+async def _all(stage: Stage) -> Played:
+    """Kill everything at once, broker and command included, and start the command again."""
+    done = None
+    for _ in range(_ALL_KILLS):
+        enough = len(stage.server.seen) + stage.dice.randint(5, max(6, stage.items // (_ALL_KILLS + 1)))
+        async with stage.command(*_arguments(stage)) as run:
+            async with anyio.create_task_group() as group:
+                group.start_soon(_kill_all, stage, run, enough)
+                await run.process.wait()
+                group.cancel_scope.cancel()
+            done = await run.finish()
+        if done.status != -signal.SIGKILL:
+            break
+    kills = len({one.at for one in stage.kills if one.what == "command"})
+    async with stage.command(*_arguments(stage)) as run:
+        await run.process.wait()
+        done = await run.finish()
+    missed = () if kills >= _ALL_KILLS else (f"all were killed {kills} times",)
+    return replace(await _played(stage, done), missed=missed)
+
+
+async def _kill_all(stage: Stage, run: Running, enough: int) -> None:
+    await stage.server.until(partial(_answered, enough))
+    below = descendants(run.process.pid)
+    stage.strike("command", [run.process.pid])
+    stage.strike("rest", below)
+
+
+async def _cluster(stage: Stage) -> Played:
+    """Kill the node that leads the log of a cluster of three, and bring it back, again and again."""
+    home = stage.folder / "cluster"
+    home.mkdir()
+    async with Cluster.run(home, parties=parties_of([load_team(stage.team).team])) as cluster:
+        stage.broker = cluster.address
+        stage.env |= {"INTERLOCK_NATS": cluster.address.url, "INTERLOCK_NATS_KEYS": str(cluster.address.keys)}
+        played = await _run(stage, partial(_kill_leaders, cluster))
+        kills = sum(one.what == "broker" for one in stage.kills)
+        return replace(played, missed=() if kills >= _LEADER_KILLS else (f"the leader was killed {kills} times",))
+
+
+async def _kill_leaders(cluster: Cluster, stage: Stage, _run: Running) -> None:
+    await _work_is_under_way(stage)
+    for number in range(1, _LEADER_KILLS + 1):
+        await stage.server.until(partial(_answered, stage.items * number // (_LEADER_KILLS + 2)))
+        await anyio.sleep(stage.dice.uniform(0, 0.5))
+        leader = await cluster.log_leader(NAMESPACE)
+        await cluster.kill(leader)
+        stage.kills.append(Kill("broker", time.time(), 0))
+        enough = len(stage.server.seen) + 1
+        await stage.server.until(partial(_answered, enough))
+        await cluster.start(leader)
+        await cluster.whole(log_stream(NAMESPACE))
 
 
 async def _work_is_under_way(stage: Stage) -> None:
@@ -148,5 +223,7 @@ SCENARIOS = {
     "manager": Scenario(_manager, 240, 160, 240, idle=True),
     "verifier": Scenario(_verifier, 240, 160, 120),
     "broker": Scenario(_broker, 600, 300, 120),
+    "all": Scenario(_all, 400, 200, 180),
+    "cluster": Scenario(_cluster, 400, 160, 180),
 }
 """By name, in the order in which they are played."""

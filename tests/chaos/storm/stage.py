@@ -14,8 +14,10 @@ from typing import Any
 
 from tests.chaos.storm.points import Point
 from tests.cli import Running, kill, running
-from tests.oracle import Line
+from tests.oracle import Line, raw_log
 
+from interlock.runtime.address import BrokerAddress
+from interlock.runtime.broker import embedded_broker
 from interlock.testing import Answer, Call, CallTool, Reply, ScriptedServer
 
 __all__ = ["PARALLEL", "WORKERS", "Kill", "Stage", "staged"]
@@ -26,6 +28,8 @@ WORKERS = 4
 _HERE = Path(__file__).parent
 _TOOLS = _HERE.parent.parent / "integration" / "tools" / "box_tools.py"
 _SOURCES = _HERE.parent.parent.parent / "src"
+_AT_ONCE = 0.5
+"""Seconds within which who looked into the log before may still ask a model."""
 _SLOW = 2.5
 """Seconds of some answers: longer than two heartbeats of who holds a message."""
 
@@ -51,6 +55,8 @@ class Stage:
     team: Path
     kills: list[Kill] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
+    broker: BrokerAddress | None = None
+    """Where the log is; None: in the state folder."""
 
     @property
     def acting(self) -> int:
@@ -122,6 +128,14 @@ class Stage:
         """How many answers the model has given, about."""
         return len(self.server.seen)
 
+    def paid_again(self, lines: Sequence[Line]) -> list[str]:
+        """Return which model calls were made although the log had the result that they are for."""
+        ahead = time.time() - time.monotonic()
+        results = _results(lines)
+        calls = ((_attempt_of(seen.call), seen.began + ahead) for seen in self.server.seen)
+        late = ((key, at, results.get((f"{key[0]}:{key[1]}", key[2]))) for key, at in calls)
+        return [f"{key[0]}:{key[1]}" for key, at, known in late if known is not None and at > known + _AT_ONCE]
+
     def recoveries(self, lines: Iterable[Line]) -> dict[int, float]:
         """Return, for each assignment that a killed worker held, how long it took until another one was handed it.
 
@@ -135,6 +149,13 @@ class Stage:
             if seq and later is not None and pid in died and over.get(seq, later) > died[pid]:
                 found[seq] = max(found.get(seq, 0.0), later - died[pid])
         return found
+
+    async def log(self) -> list[Line]:
+        """Return the log, once no command runs on the state folder any more."""
+        if self.broker is not None:
+            return await raw_log(self.broker)
+        async with embedded_broker(self.state) as address:
+            return await raw_log(address)
 
     def serving(self, pids: Iterable[int]) -> set[int]:
         """Return which of some workers take assignments."""
@@ -214,6 +235,12 @@ def _reply(call: Call) -> Reply:
     if (acted := len(call.observations)) < len(acts):
         return CallTool(acts[acted], {"what": f"thing {number}"})
     return Answer("one two three four five six seven eight nine ten" if bad else "acted", delay=delay)
+
+
+def _results(lines: Iterable[Line]) -> dict[tuple[str, bool], float]:
+    """Return when the log had the result of each task's first attempt, and of its last one where there were more."""
+    done = [line for line in lines if line.kind == "result" and line.body.get("status", "done") == "done"]
+    return {(line.task, line.attempt > 1): line.at for line in done}
 
 
 def _answered(lines: Iterable[Line]) -> dict[int, float]:
