@@ -8,17 +8,20 @@ that for longer than the guard allows stops its agents by itself.
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from functools import partial
+from typing import Literal, NoReturn
 
 import anyio
 
+from interlock.protocol.base import Role
 from interlock.protocol.control import AgentScope, AllScope, ControlOrder, JobScope, Order, TeamScope, stop_of
 from interlock.runtime.bus import Bus
 from interlock.runtime.failures import BROKER_AWAY
 
-__all__ = ["GUARDS", "Guard", "Guardian", "JobKilled", "command", "describe_order"]
+__all__ = ["GUARDS", "Guard", "Guardian", "JobKilled", "NodeGuardian", "Stops", "command", "describe_order"]
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +32,9 @@ GUARDS: Mapping[Guard, float] = {"strict": 1.0, "available": 15.0}
 
 _LOOK = 0.2
 """Seconds between two looks at the orders: the most that an order takes to be heard of, its message lost."""
+
+_SHORTEST = 0.01
+"""Seconds between two looks at the clock, at least."""
 
 
 class JobKilled(Exception):
@@ -89,7 +95,7 @@ class Guardian:
         limit = anyio.CancelScope(deadline=anyio.current_time() + self._guard)
         async with anyio.create_task_group() as group:
             group.start_soon(self._expire, limit, over, group.cancel_scope)
-            await self._look_on(limit, looked, over)
+            await _look_on(self._bus, self._guard, partial(self._obey, limit, looked, over))
             group.cancel_scope.cancel()
 
     async def _expire(self, limit: anyio.CancelScope, over: Callable[[str], None], looking: anyio.CancelScope) -> None:
@@ -99,26 +105,105 @@ class Guardian:
         over(f"stopped by itself: for {self._guard:g} s it could not be known whether it was killed")
         looking.cancel()
 
-    async def _look_on(
-        self, limit: anyio.CancelScope, looked: Callable[[float], None], over: Callable[[str], None]
-    ) -> None:
+    def _obey(
+        self,
+        limit: anyio.CancelScope,
+        looked: Callable[[float], None],
+        over: Callable[[str], None],
+        orders: Mapping[str, Order],
+        until: float,
+    ) -> bool:
+        self._orders = orders
+        stop = stop_of(orders, team=self._team, job=self._job)
+        if stop is not None:
+            over(describe_order(stop))
+            return True
+        limit.deadline = _on_the_loops_clock(until)
+        looked(until)
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Stops:
+    """What standing orders stop of what works here."""
+
+    roles: frozenset[Role] = frozenset()
+    """Those whose agents may do nothing, in any job."""
+    jobs: frozenset[str] = frozenset()
+    """Those that were killed themselves."""
+
+
+class NodeGuardian:
+    """Watches the orders for all that works on one machine, whatever the job."""
+
+    def __init__(self, bus: Bus, roles: Iterable[Role], guard: Guard = "available") -> None:
+        self._bus = bus
+        self._roles = frozenset(roles)
+        self._guard = GUARDS[guard]
+        self._deadline = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long agents may work on without its being known whether they were killed."""
+        return self._guard
+
+    async def watch(self, looked: Callable[[Stops, float], None], lost: Callable[[], None]) -> NoReturn:
+        """Look until cancelled.
+
+        ``looked`` is called after each look that heard something, with what is stopped and with the end of the time for
+        which that is good, by ``time.monotonic``; ``lost`` once such a time is over without another one.
+        """
+        self._deadline = anyio.current_time() + self._guard
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._expire, lost)
+            await _look_on(self._bus, self._guard, partial(self._tell, looked))
+        raise AssertionError("there is always another look")
+
+    def _tell(
+        self, looked: Callable[[Stops, float], None], orders: Mapping[str, Order], until: float
+    ) -> Literal[False]:
+        self._deadline = _on_the_loops_clock(until)
+        looked(self._stops(orders), until)
+        return False
+
+    async def _expire(self, lost: Callable[[], None]) -> NoReturn:
+        told = -1.0
         while True:
-            try:
-                async with self._bus.orders.heard() as news:
-                    while True:
-                        asked, until = anyio.current_time(), time.monotonic() + self._guard
-                        try:
-                            await self.check()
-                        except JobKilled as killed:
-                            over(describe_order(killed.order))
-                            return
-                        limit.deadline = asked + self._guard
-                        looked(until)
-                        with anyio.move_on_after(_LOOK):
-                            await news.receive()
-            except BROKER_AWAY as error:
-                _log.info("the orders cannot be read: %s", error)
-                await anyio.sleep(_LOOK)
+            await anyio.sleep(max(_SHORTEST, self._deadline - anyio.current_time()))
+            if anyio.current_time() >= self._deadline != told:
+                told = self._deadline
+                lost()
+
+    def _stops(self, orders: Mapping[str, Order]) -> Stops:
+        parts = ((role, *role.split("@")) for role in self._roles)
+        roles = (role for role, agent, team in parts if stop_of(orders, team=team, job="", agent=agent))
+        scopes = (one.order.scope for one in orders.values() if one.order.stop)
+        return Stops(frozenset(roles), frozenset(scope.job for scope in scopes if isinstance(scope, JobScope)))
+
+
+async def _look_on(bus: Bus, guard: float, looked: Callable[[Mapping[str, Order], float], bool]) -> None:
+    """Look at the orders at once, whenever they may have changed, and every few moments, until ``looked`` is content.
+
+    It is given the standing orders and until when they are good, by ``time.monotonic``: that counts from before the
+    broker was asked.
+    """
+    while True:
+        try:
+            async with bus.orders.heard() as news:
+                while True:
+                    until = time.monotonic() + guard
+                    if looked(await bus.orders.standing(), until):
+                        return
+                    with anyio.move_on_after(_LOOK):
+                        await news.receive()
+        except BROKER_AWAY as error:
+            _log.info("the orders cannot be read: %s", error)
+            await anyio.sleep(_LOOK)
+
+
+def _on_the_loops_clock(when: float) -> float:
+    """Return a time by ``time.monotonic`` as the event loop counts it."""
+    return anyio.current_time() + (when - time.monotonic())
 
 
 def describe_order(order: Order) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Collection
 from typing import Literal
 
 from interlock.agents.grants import uses_of
@@ -17,7 +18,7 @@ from interlock.runtime.config import NO_TOOLKIT, BrokerLogin, ProcessConfig, Too
 from interlock.runtime.credentials import Party
 from interlock.runtime.keyring import login_of
 
-__all__ = ["models_used", "process_configs", "queues_of", "tool_names"]
+__all__ = ["agent_configs", "manager_config", "models_used", "process_configs", "queues_of", "roles_of", "tool_names"]
 
 
 def process_configs(
@@ -37,21 +38,53 @@ def process_configs(
 
     :raises interlock.runtime.broker_errors.BrokerError: there are keys of agents, but not of all these
     """
-    used = _agents_used(team)
+    agents = agent_configs(team, ns, address, job=job, workers=workers, toolkit=toolkit, lane=lane)
+    return [manager_config(ns, address, job=job, lane=lane), *agents]
+
+
+def manager_config(
+    ns: str, address: BrokerAddress, *, job: str | None = None, lane: int | None = None
+) -> ProcessConfig:
+    """Return the configuration of a manager, of one job or of all.
+
+    :raises interlock.runtime.broker_errors.BrokerError: there are keys of agents, but not of managers
+    """
+    login = BrokerLogin.of(login_of(address, Party("manager"), lane))
+    return ProcessConfig(kind="manager", name="manager", ns=ns, broker=login, job=job)
+
+
+def agent_configs(
+    team: Team,
+    ns: str,
+    address: BrokerAddress,
+    *,
+    job: str | None = None,
+    workers: int | None = None,
+    toolkit: Toolkit = NO_TOOLKIT,
+    lane: int | None = None,
+    roles: Collection[Role] | None = None,
+) -> list[ProcessConfig]:
+    """Return the configurations as ``process_configs`` does, but without a manager, and only for ``roles`` if given.
+
+    Without a ``job`` the processes are for any number of jobs at once, and carry their roles in their names.
+
+    :raises interlock.runtime.broker_errors.BrokerError: there are keys of agents, but not of all these
+    """
+    used = [name for name in _agents_used(team) if roles is None or role_of(name, team.team) in roles]
     cores_each = (os.cpu_count() or 1) // max(1, sum(team.agents[name].kind == "worker" for name in used))
-    manager = BrokerLogin.of(login_of(address, Party("manager"), lane))
-    configs = [ProcessConfig(kind="manager", name="manager", ns=ns, broker=manager, job=job)]
+    configs: list[ProcessConfig] = []
     for name in used:
         agent, settings = team.agents[name], _settings(team, name) if _thinks(team, name) else None
+        role, most = role_of(name, team.team), _most_at_once(team, name) if job else team.limits.parallel
         serial = settings is not None and CAPABILITIES[_engine_of(settings)].parallel == 1
-        copies = min(workers or max(1, cores_each), _most_at_once(team, name)) if agent.kind == "worker" else 1
+        copies = min(workers or max(1, cores_each), most) if agent.kind == "worker" else 1
         copies = 1 if serial else copies
         kind: Literal["worker", "verifier"] = "worker" if agent.kind == "worker" else "verifier"
-        broker = BrokerLogin.of(login_of(address, Party(kind, role_of(name, team.team)), lane))
+        broker = BrokerLogin.of(login_of(address, Party(kind, role), lane))
         configs += (
             ProcessConfig(
                 kind=kind,
-                name=f"{name}-{number}",
+                name=f"{name if job else role}-{number}",
                 ns=ns,
                 broker=broker,
                 job=job,
@@ -73,6 +106,11 @@ def queues_of(team: Team) -> list[tuple[QueueKind, Role]]:
         ("assigned" if team.agents[name].kind == "worker" else "result", role_of(name, team.team))
         for name in _agents_used(team)
     )
+
+
+def roles_of(team: Team) -> list[Role]:
+    """Return the roles of the agents that the plan names, in its order."""
+    return [role_of(name, team.team) for name in _agents_used(team)]
 
 
 def _tool_setup(team: Team, agent: str, toolkit: Toolkit) -> ToolSetup | None:
