@@ -21,7 +21,7 @@ from interlock.protocol.codec import kind_of
 from interlock.protocol.control import Policy
 from interlock.protocol.decide import Assign, Command, decide
 from interlock.protocol.errors import BodyTooLarge
-from interlock.protocol.machine import evolve, fold
+from interlock.protocol.machine import evolve, fold, settle
 from interlock.protocol.messages import JOB_TASK, JobClosed, JobSubmitted, Message, TaskClosed
 from interlock.protocol.state import Entry, JobState, TaskState
 from interlock.protocol.subjects import log_subject
@@ -86,8 +86,9 @@ class Carrier:
         for entry in entries:
             if entry.seq in self._own:
                 self._own.discard(entry.seq)
-                continue
-            self.state = evolve(self.state, entry)
+            else:
+                self.state = evolve(self.state, entry)
+                self._settle(entry)
 
     async def heed(self, policy: Policy, epoch: int) -> None:
         """Hold the plan against a policy that is new to it, and reject the plan where it does not stand.
@@ -168,6 +169,12 @@ class Carrier:
         self._own.update(entry.seq for entry in taken)
         self.state = fold(taken, self.state)
         self._trace_endings(taken)
+        for entry in taken:
+            self._settle(entry)
+
+    def _settle(self, entry: Entry) -> None:
+        if isinstance(entry.message, TaskClosed):
+            self.state = settle(self.state, entry.message.task)
 
     def _stamp(self) -> Stamp:
         return Stamp(self._new_id(), self._now())
