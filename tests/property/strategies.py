@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import AwareDatetime, BaseModel, JsonValue, ValidationError
 from pydantic.fields import FieldInfo
 
-from interlock.protocol.messages import Envelope
+from interlock.protocol.messages import VERSION, Envelope
 
 __all__ = ["json_values", "messages_of", "model_of"]
 
@@ -35,8 +35,8 @@ _datetimes = st.builds(datetime.fromtimestamp, st.integers(0, 2**32), _zones)
 
 
 def messages_of(model: type[Envelope]) -> st.SearchStrategy[Envelope]:
-    """Return a strategy for the messages of one kind."""
-    return model_of(model)
+    """Return a strategy for the messages of one kind, in the version of today."""
+    return model_of(model).map(lambda message: message.model_copy(update={"v": VERSION}))
 
 
 @cache

@@ -18,6 +18,7 @@ from interlock.protocol.schema import HEADERS, PARTICIPANTS, asyncapi, message_s
 from interlock.protocol.subjects import log_subject, parse_log_subject
 
 RECORDED = (Path(__file__).parent / f"recorded_messages_v{VERSION}.jsonl").read_bytes().splitlines()
+OLDER = (Path(__file__).parent / "recorded_messages_v1.jsonl").read_bytes().splitlines()
 KINDS = [kind_of(model) for model in MESSAGE_TYPES]
 
 
@@ -56,13 +57,13 @@ def test_recorded_messages_cover_every_kind() -> None:
     assert {json.loads(body)["kind"] for body in RECORDED} == {*KINDS, kind_of(StoredBody)}
 
 
-@pytest.mark.parametrize("body", RECORDED, ids=lambda body: json.loads(body)["kind"])
+@pytest.mark.parametrize("body", [*RECORDED, *OLDER], ids=lambda body: json.loads(body)["kind"])
 def test_recorded_message_is_read_and_written_the_same(body: bytes) -> None:
     """A body that this version once wrote is read today, and written again byte for byte."""
     assert encode(decode(body)) == body
 
 
-@pytest.mark.parametrize("body", RECORDED, ids=lambda body: json.loads(body)["kind"])
+@pytest.mark.parametrize("body", [*RECORDED, *OLDER], ids=lambda body: json.loads(body)["kind"])
 def test_recorded_message_fits_its_schema(messages: Validator, body: bytes) -> None:
     """What the codec writes is valid by the published JSON Schema."""
     messages.validate(json.loads(body))

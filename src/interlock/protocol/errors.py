@@ -8,9 +8,18 @@
     +-- VersionUnknown      a schema version that this reader does not know
     +-- KindUnknown         no such kind of message
     +-- MessageInvalid      a known kind with wrong, missing or unknown fields
+    `-- NotInVersion        a message that cannot be said to readers of an older version
 """
 
-__all__ = ["BodyNotJson", "BodyTooLarge", "KindUnknown", "MessageInvalid", "ProtocolError", "VersionUnknown"]
+__all__ = [
+    "BodyNotJson",
+    "BodyTooLarge",
+    "KindUnknown",
+    "MessageInvalid",
+    "NotInVersion",
+    "ProtocolError",
+    "VersionUnknown",
+]
 
 
 class ProtocolError(Exception):
@@ -40,7 +49,8 @@ class VersionUnknown(ProtocolError):
     def __init__(self, version: object, known: int) -> None:
         self.version = version
         self.known = known
-        super().__init__(f"message schema version {version!r} is unknown here; this reader knows version {known}")
+        knows = f"versions 1 to {known}" if known > 1 else "version 1"
+        super().__init__(f"message schema version {version!r} is unknown here; this reader knows {knows}")
 
 
 class KindUnknown(ProtocolError):
@@ -58,3 +68,15 @@ class MessageInvalid(ProtocolError):
         self.kind = kind
         self.problems = problems
         super().__init__(f"{kind} is invalid: {'; '.join(problems)}")
+
+
+class NotInVersion(ProtocolError):
+    """A message says what readers of an older version cannot be told."""
+
+    def __init__(self, kind: str, what: str, since: int, version: int) -> None:
+        self.kind = kind
+        self.version = version
+        super().__init__(
+            f"{kind} cannot be written in version {version} of the messages, which some machines still read: {what} "
+            f"came with version {since}; upgrade them first"
+        )

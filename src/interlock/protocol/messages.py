@@ -50,8 +50,9 @@ __all__ = [
     "Verdict",
 ]
 
-VERSION: Literal[1] = 1
-"""The version of the message schema; it rises when a reader of the previous one could misunderstand."""
+VERSION: Literal[2] = 2
+"""The version of the message schema; it rises when a reader of the previous one would refuse what is written.
+``protocol.versions`` says what is new in each."""
 
 JOB_TASK = "_"
 """The task token of a job's own chain."""
@@ -67,7 +68,7 @@ Token = Annotated[str, Field(pattern=r"^[A-Za-z0-9_:-]{1,128}$")]
 class Envelope(Strict):
     """What every message carries."""
 
-    v: Literal[1] = VERSION
+    v: Literal[1, 2] = VERSION
     id: Token
     """Unique: the broker drops a second message with the same id."""
     ns: Name
@@ -150,8 +151,8 @@ class Exchange(Strict):
     parts: tuple[str, ...] = ()
     """How these digests begin: of the settings, the schema, the tools, and each message."""
     reply: Json
-    """What the model answered, secrets hidden: content, finish_reason, model, usage and tool_calls; or an error, or that
-    the attempt was cut off."""
+    """What the model answered, secrets hidden: content, finish_reason, model, usage and tool_calls; or an error, or
+    that the attempt was cut off."""
 
 
 class JobSubmitted(Envelope):

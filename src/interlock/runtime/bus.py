@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 
@@ -49,6 +50,7 @@ from interlock.runtime.config import ACK_WAIT
 from interlock.runtime.deliveries import Deliveries, PullOptions
 from interlock.runtime.orders import Orders
 from interlock.runtime.received import Reader, Received
+from interlock.runtime.versions import Speaks, newest_version
 
 __all__ = ["Bus", "BusSettings", "Live"]
 
@@ -75,6 +77,8 @@ class BusSettings:
     """Copies of what is stored, 1, 3 or 5; None: three where streams are made now in a cluster that has the nodes."""
     duplicate_seconds: float = 120.0
     """How long the broker remembers message ids; in a chain nothing depends on it."""
+    newest: int | None = None
+    """The newest version of messages that is read and written; None: as the environment says."""
     max_bytes: int | None = None
     """How large the log may become, bytes; 0: as large as it likes. What is more is refused, and nothing is thrown
     away. None leaves it as it is, which in a new log is without a limit."""
@@ -98,10 +102,13 @@ class Bus:
         self._stream = log_stream(ns)
         self._settings = settings
         self._blobs = Blobs(wire, ns)
-        self._reader = Reader(self._blobs)
+        newest = settings.newest or newest_version()
+        self._reader = Reader(self._blobs, newest)
         self._appender = Appender(wire, self._stream, settings.settle_seconds)
         self.orders = Orders(wire, ns)
         self.state = StateStore(wire, ns)
+        # An agent's credentials do not see the machines: it answers in the version that it is asked in.
+        self._speaks = Speaks(partial(self.state.values, "node") if wire.address.lane is None else None, newest)
         self.ns = ns
 
     @classmethod
@@ -155,6 +162,7 @@ class Bus:
         :raises PublishDenied: these credentials may not send this kind of message
         :raises NamespaceWrong: the message belongs to another namespace
         :raises BodyTooLarge: the message is larger than a body may be
+        :raises NotInVersion: machines are there that read an older version of messages, which cannot say it
         :raises LogFull: the log has reached its limit; the message did not enter
         """
         return await self._appender.append(*await self._ready(message, headers or {}))
@@ -178,9 +186,10 @@ class Bus:
         """Return a message as it is sent; a body that is too large for that is put beside the log."""
         if message.ns != self.ns:
             raise NamespaceWrong(message.ns, self.ns)
-        body = encode(message)
+        version = await self._speaks.current()
+        body = encode(message, version)
         if len(body) > MAX_INLINE:
-            body = encode(await self._blobs.put(body))
+            body = encode(await self._blobs.put(body), version)
         return message, body, {_KIND: type(message).model_fields["kind"].default, **headers}
 
     def follow(

@@ -46,6 +46,7 @@ class Chain:
         """Return the envelope of the next message."""
         assigned = self.assignment
         return {
+            "v": assigned.v,  # whoever is to read it may know no later one
             "id": uuid.uuid4().hex,
             "ns": assigned.ns,
             "job": assigned.job,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from interlock.observability.attributes import HEADER_ORIGIN, HEADER_TRACEPARENT
 from interlock.protocol.codec import StoredBody, decode
 from interlock.protocol.errors import ProtocolError
-from interlock.protocol.messages import Message
+from interlock.protocol.messages import VERSION, Message
 from interlock.protocol.state import Entry
 from interlock.protocol.subjects import log_subject
 from interlock.runtime._blobs import Blobs
@@ -65,8 +65,9 @@ class Batch:
 class Reader:
     """Reads raw messages and counts those that nobody can read."""
 
-    def __init__(self, blobs: Blobs) -> None:
+    def __init__(self, blobs: Blobs, newest: int = VERSION) -> None:
         self._blobs = blobs
+        self._newest = newest
         self.unreadable = 0
         """How many messages were left out."""
 
@@ -78,9 +79,9 @@ class Reader:
         :raises BodyMissing: its stored body is gone
         :raises BodyCorrupt: its stored body is another one
         """
-        message = decode(raw.body)
+        message = decode(raw.body, self._newest)
         if isinstance(message, StoredBody):
-            message = decode(await self._blobs.get(message))
+            message = decode(await self._blobs.get(message), self._newest)
         claimed = "a stored body" if isinstance(message, StoredBody) else log_subject(message)
         if isinstance(message, StoredBody) or claimed != raw.subject:
             raise SubjectForged(raw.subject, claimed)

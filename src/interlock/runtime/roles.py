@@ -197,6 +197,7 @@ class Serving:
 def answering(message: TaskAssigned | TaskResult, delivery: Delivery) -> dict[str, Any]:
     """Return the envelope of an answer to ``message``."""
     return {
+        "v": message.v,  # whoever is to read it may know no later one
         "id": uuid.uuid4().hex,
         "ns": message.ns,
         "job": message.job,

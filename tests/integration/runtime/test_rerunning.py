@@ -4,14 +4,15 @@ import json
 import re
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Callable
+from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from tests.integration.runtime.serving import serving
 from tests.integration.tools.desk import BOX_TOOLS
 
 from interlock.agents import worker
@@ -27,11 +28,8 @@ from interlock.runtime.address import BrokerAddress
 from interlock.runtime.bus import Bus
 from interlock.runtime.client import submit, watch
 from interlock.runtime.closing import close_killed
-from interlock.runtime.config import BrokerLogin, ProcessConfig, Toolkit, ToolSetup
-from interlock.runtime.coordinator import Coordinator
+from interlock.runtime.config import Toolkit
 from interlock.runtime.rerunning import Record, read_record, rerun
-from interlock.runtime.verifier_role import serve_verifier
-from interlock.runtime.worker_role import serve_worker
 from interlock.testing import Answer, Call, CallTool, Reply, ScriptedServer
 
 pytestmark = pytest.mark.timeout(120)
@@ -113,35 +111,6 @@ async def _answer(bus: Bus, job: str) -> None:
                     )
 
 
-@asynccontextmanager
-async def _agents(bus: Bus, broker: BrokerAddress, team: Team, toolkit: Toolkit) -> AsyncIterator[None]:
-    """Serve every role of ``team`` while the block runs."""
-
-    def config(name: str) -> ProcessConfig:
-        agent = team.agents[name]
-        tools = ToolSetup(sources=team.tools, secrets={}, catalogue=toolkit.catalogue, base=toolkit.base)
-        return ProcessConfig(
-            kind=agent.kind if agent.kind != "manager" else "worker",
-            name=name,
-            ns=bus.ns,
-            broker=BrokerLogin.of(broker),
-            team=team.team,
-            agent_name=name,
-            agent=agent,
-            model=team.model,
-            tools=tools if agent.kind == "worker" else None,
-            slots=8,
-        )
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(Coordinator(bus, Tracing()).run)
-        for name, agent in team.agents.items():
-            serve = serve_worker if agent.kind == "worker" else serve_verifier
-            group.start_soon(serve, config(name), bus, Tracing(), lambda: None)
-        yield
-        group.cancel_scope.cancel()
-
-
 Script = Callable[[Call], Reply | str]
 
 
@@ -157,7 +126,7 @@ async def _recorded(
             patch.setenv("INTERLOCK_MODEL", "m")
             await submit(bus, Tracing(), team, "go", {}, "j1", toolkit=toolkit)
             group.start_soon(_answer, bus, "j1")
-            async with _agents(bus, broker, team, toolkit), aclosing(watch(bus, "j1")) as news:
+            async with serving(bus, broker, team, toolkit), aclosing(watch(bus, "j1")) as news:
                 with anyio.fail_after(60):
                     async for _ in news:
                         pass
