@@ -27,7 +27,7 @@ from interlock.runtime.bus_errors import BusError
 from interlock.runtime.credentials import Party
 from interlock.runtime.keyring import Keyring
 
-__all__ = ["NAMES", "Cluster"]
+__all__ = ["NAMES", "Cluster", "free_ports"]
 
 NAMES = ("a", "b", "c")
 _READY_SECONDS = 40
@@ -38,7 +38,6 @@ class _Server:
     """One node: its configuration, and its process while it runs."""
 
     config: Path
-    port: int
     process: Process | None = None
 
 
@@ -46,7 +45,6 @@ class _Server:
 class Cluster:
     """Three servers with their stores; ``address`` names all of them."""
 
-    folder: Path
     address: BrokerAddress
     servers: Mapping[str, _Server]
 
@@ -58,7 +56,7 @@ class Cluster:
         """Run one with its stores and keys in ``folder``, ready to make streams of three replicas."""
         keyring = Keyring(folder / "keys")
         keyring.make([Party("operator"), *parties])
-        ports = _free_ports(2 * len(NAMES))
+        ports = free_ports(2 * len(NAMES))
         nodes = [Node(name, "127.0.0.1", *ports[2 * at : 2 * at + 2]) for at, name in enumerate(NAMES)]
         servers = {}
         for node in nodes:
@@ -67,22 +65,29 @@ class Cluster:
             member = Member(node, nodes, "secret")
             config = broker_config(keyring.public(), ns, home / "store", ServerSettings(durable=durable), member)
             (home / "nats-server.conf").write_text(json.dumps(config))
-            servers[node.name] = _Server(home / "nats-server.conf", node.port)
+            servers[node.name] = home / "nats-server.conf"
         url = ",".join(f"nats://127.0.0.1:{node.port}" for node in nodes)
-        cluster = cls(folder, replace(keyring.login(url, Party("operator")), keys=str(folder / "keys")), servers)
+        async with cls.of(keyring.login(url, Party("operator")), servers) as cluster:
+            yield cluster
+
+    @classmethod
+    @asynccontextmanager
+    async def of(cls, address: BrokerAddress, configs: Mapping[str, Path]) -> "AsyncIterator[Cluster]":
+        """Run servers with these configurations; ``address`` names them in the same order, for an operator."""
+        cluster = cls(address, {name: _Server(config) for name, config in configs.items()})
         try:
-            for name in NAMES:
+            for name in configs:
                 await cluster.start(name)
             await cluster.ready()
             yield cluster
         finally:
             with anyio.CancelScope(shield=True):
-                for name in NAMES:
+                for name in configs:
                     await cluster.kill(name)
 
     def only(self, name: str) -> BrokerAddress:
         """Return the address that names one node alone."""
-        return replace(self.address, url=f"nats://127.0.0.1:{self.servers[name].port}")
+        return replace(self.address, url=dict(zip(self.servers, self.address.servers, strict=True))[name])
 
     async def start(self, name: str) -> None:
         """Start a node that does not run, or bring it back with its store."""
@@ -170,7 +175,7 @@ class Cluster:
                     await anyio.sleep(0.05)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Return ports that nobody listens on right now."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]

@@ -47,6 +47,21 @@ class Tls:
     key: Path
     ca: Path | None = None
     """What clients trust; None: what their systems trust."""
+    at: Path | None = None
+    """The folder where these files are on the servers; None: where they are here."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a server is told of them, as clients see it."""
+        return {"cert_file": self._there(self.cert), "key_file": self._there(self.key), "timeout": 5}
+
+    @property
+    def trusted(self) -> dict[str, Any]:
+        """What a server is told besides of whom it trusts."""
+        return {} if self.ca is None else {"ca_file": self._there(self.ca)}
+
+    def _there(self, path: Path) -> str:
+        return str(path if self.at is None else self.at / path.name)
 
     def check(self) -> None:
         """Look whether a server could use them.
@@ -171,8 +186,6 @@ def broker_config(
     is told could be read on the way. ``member`` is its place in a cluster.
     """
     tls = settings.tls
-    files = {"cert_file": str(tls.cert), "key_file": str(tls.key), "timeout": 5} if tls else {}
-    trusted = {"ca_file": str(tls.ca)} if tls and tls.ca else {}
     open_bind = "0.0.0.0" if tls else "127.0.0.1"  # noqa: S104 -- only with TLS and keys
     bind = member.node.host.strip("[]") if member and not tls else open_bind
     return {
@@ -186,8 +199,8 @@ def broker_config(
         "write_deadline": "10s",
         "ping_interval": "2s",  # who is cut off, a node too, is noticed within seconds
         "ping_max": 2,
-        **({"tls": files} if tls else {}),
-        **(member.settings(bind, {**files, **trusted} if tls else None) if member else {}),
+        **({"tls": tls.settings} if tls else {}),
+        **(member.settings(bind, {**tls.settings, **tls.trusted} if tls else None) if member else {}),
         "jetstream": {
             "store_dir": str(store),
             "sync_interval": "always" if settings.durable else "2m",
@@ -252,7 +265,7 @@ def _settings(options: argparse.Namespace) -> ServerSettings:
 def _tls(options: argparse.Namespace) -> Tls | None:
     cert, key, ca = (path.absolute() if path else None for path in (options.tls_cert, options.tls_key, options.tls_ca))
     if cert and key:
-        return Tls(cert, key, ca)
-    if cert or key or ca:
+        return Tls(cert, key, ca, options.tls_at)
+    if cert or key or ca or options.tls_at:
         raise BrokerConfigInvalid("TLS takes a certificate and its key", "give --tls-cert and --tls-key together")
     return None

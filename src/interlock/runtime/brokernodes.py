@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from interlock.runtime.failures import Mistake
+
 __all__ = ["CLIENT_PORT", "ROUTE_PORT", "Member", "Node", "NodeInvalid", "parse_node"]
 
 CLIENT_PORT = 4222
@@ -22,7 +24,7 @@ _NODE = re.compile(
 _LAST_PORT = 65535
 
 
-class NodeInvalid(ValueError):
+class NodeInvalid(Mistake):
     """A node of a cluster that is not written as one."""
 
     def __init__(self, text: str) -> None:

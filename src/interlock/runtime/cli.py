@@ -237,6 +237,9 @@ def _broker_config(commands: Commands) -> None:
     config.add_argument("--tls-cert", metavar="FILE", type=Path, help="the server's certificate, PEM")
     config.add_argument("--tls-key", metavar="FILE", type=Path, help="its key, PEM")
     config.add_argument("--tls-ca", metavar="FILE", type=Path, help="the certificate that clients are to trust, PEM")
+    config.add_argument(
+        "--tls-at", metavar="DIR", type=Path, help="where these files are on the servers (default: where they are here)"
+    )
     config.add_argument("--durable", action="store_true", help="have the server write to the disk at once")
     config.add_argument(
         "--node",

@@ -1,5 +1,7 @@
 """What is kept in a cluster, how often, and what is said where it is kept less often than it should be."""
 
+from pathlib import Path
+
 import pytest
 from tests.cluster import Cluster
 from tests.integration.bus.messages import READER, assigned
@@ -35,12 +37,12 @@ async def test_a_single_server_keeps_one_copy(broker: BrokerAddress, ns: str) ->
         assert {(one.kept, one.current, one.wished) for one in await bus.copies()} == {(1, 1, 1)}
 
 
-async def test_the_doctor_tells_of_too_few_copies_and_how_to_get_them(cluster: Cluster) -> None:
+async def test_the_doctor_tells_of_too_few_copies_and_how_to_get_them(cluster: Cluster, tmp_path: Path) -> None:
     """Streams that were made with one copy are told of; a command with the number of copies makes the others."""
     async with Bus.connect(cluster.address, NAMESPACE, "test", settings=BusSettings(replicas=1)) as bus:
         seq = await bus.append(assigned(NAMESPACE))
         await command(bus, AllScope(), stop=True, reason="kept")
-    [told] = [one for one in await examine(Place(cluster.folder, cluster.address)) if "broker" in one.text]
+    [told] = [one for one in await examine(Place(tmp_path, cluster.address)) if "broker" in one.text]
     assert not told.fine
     assert f"fewer than 3 copies of {', '.join(streams_of(NAMESPACE))}" in told.text
     assert "--replicas 3" in told.text
@@ -50,7 +52,7 @@ async def test_the_doctor_tells_of_too_few_copies_and_how_to_get_them(cluster: C
             await cluster.whole(stream)
         assert (await bus.get(seq)).seq == seq
         assert len(await bus.orders.standing()) == 1
-    [told] = [one for one in await examine(Place(cluster.folder, cluster.address)) if "broker" in one.text]
+    [told] = [one for one in await examine(Place(tmp_path, cluster.address)) if "broker" in one.text]
     assert told.fine
     assert "3 copies" in told.text
 
