@@ -79,10 +79,15 @@ class Planner:
 
     def wants(self, state: JobState, command: Command) -> Wanted:
         """Return what the message of ``command`` is made of, as far as ``state`` does not hold it."""
-        try:
-            return self._wants(state, command)
-        except TemplateError:  # the message will say so
-            return NOTHING
+        match command:
+            case ExpandStep(blocked=""):
+                return self._scopes.wanted_by_expansion(state, state.steps[command.step].spec)
+            case Assign():
+                return self._scopes.wanted_by_task(state, command.step, command.index)
+            case CloseJob() if command.status != "failed":
+                return wanted_by_outcome(self._scopes, self._submitted, state)
+            case _:
+                return NOTHING
 
     def message(self, state: JobState, command: Command, stamp: Stamp, shelf: Shelf = NOTHING_BROUGHT) -> Message:
         """Return the message that carries ``command`` out; ``shelf`` has what it ``wants``.
@@ -136,17 +141,6 @@ class Planner:
         :raises NotAList: it gives no list
         """
         return self._scopes.items(state, state.steps[step].spec, shelf)
-
-    def _wants(self, state: JobState, command: Command) -> Wanted:
-        match command:
-            case ExpandStep(blocked=""):
-                return self._scopes.wanted_by_expansion(state, state.steps[command.step].spec)
-            case Assign():
-                return self._scopes.wanted_by_task(state, command.step, command.index)
-            case CloseJob() if command.status != "failed":
-                return wanted_by_outcome(self._scopes, self._submitted, state)
-            case _:
-                return NOTHING
 
     def _envelope(self, kind: type[_Message], stamp: Stamp, **fields: Any) -> _Message:
         return kind(

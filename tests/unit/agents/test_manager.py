@@ -1,72 +1,17 @@
 """How decisions become messages."""
 
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
-from tests.unit.protocol.story import NOW, Story
+from tests.unit.agents.managed import managed
+from tests.unit.protocol.story import NOW
 
 from interlock.agents.manager import Planner, Stamp, verifier_of
 from interlock.protocol.base import Json
-from interlock.protocol.codec import decode, encode
 from interlock.protocol.criteria import ContainsCheck, JudgeCriterion
-from interlock.protocol.decide import Assign, CloseJob, CloseTask, Command
+from interlock.protocol.decide import Assign, CloseJob, CloseTask
 from interlock.protocol.messages import JobClosed, JobSubmitted, PlanAccepted, PlanExpanded, TaskAssigned, TaskClosed
 from interlock.protocol.team import Budget, Team
-
-_AGENTS = {
-    "w": {"kind": "worker"},
-    "w2": {"kind": "worker"},
-    "v": {"kind": "verifier"},
-    "v2": {"kind": "verifier"},
-}
-
-
-@dataclass
-class Managed(Story):
-    """A story whose manager's messages are the planner's."""
-
-    plan: tuple[dict[str, Any], ...] = ()
-    inputs: dict[str, Json] = field(default_factory=dict)
-    result_template: str | None = None
-
-    def __post_init__(self) -> None:
-        self.team = Team.model_validate(
-            {
-                "interlock": 1,
-                "team": "t",
-                "agents": _AGENTS,
-                "plan": [{"agent": "w", "do": "x", "verify": {"by": "v"}, **one} for one in self.plan],
-                "result": self.result_template,
-            }
-        )
-        submitted = JobSubmitted(
-            id="m0", ns="n", job="j", at=NOW, team=self.team, goal="g", inputs=self.inputs, budget=self.budget, epoch=3
-        )
-        self.planner = Planner(submitted)
-        self.tell(submitted)
-
-    def carry_out(self, *commands: Command) -> None:
-        """Append what the planner makes of ``commands``, as it comes over the wire."""
-        for command in commands:
-            message = self.planner.message(self.state, command, Stamp(f"m{len(self.log)}", self.now))
-            assert decode(encode(message)) == message
-            self.tell(message)
-
-    @property
-    def closed(self) -> JobClosed:
-        """The end of the job."""
-        assert self.state.closed is not None, "the job goes on"
-        assert self.state.refused == 0
-        return self.state.closed
-
-
-def managed(*plan: dict[str, Any], **more: Any) -> Managed:
-    """Return a job that was driven as far as its manager can."""
-    story = Managed((), plan=plan, **more)
-    story.go_on()
-    return story
 
 
 def test_the_plan_is_accepted_with_every_need_written_out() -> None:
