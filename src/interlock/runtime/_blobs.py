@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from interlock.protocol.codec import StoredBody
-from interlock.runtime._jetstream import answer_of, direct_get, ensure_stream
+from interlock.runtime._jetstream import answer_of, direct_get, ensure_stream, purge, subjects_on
 from interlock.runtime._names import bucket, bucket_stream
 from interlock.runtime._wire import Wire
 from interlock.runtime.bus_errors import BodyCorrupt, BodyMissing
@@ -63,6 +63,25 @@ class Blobs:
         if (found, len(body)) != (stored.digest, stored.size):
             raise BodyCorrupt(stored.digest, stored.size, found, len(body))
         return body
+
+    async def digests(self) -> set[str]:
+        """Return the digests of all bodies.
+
+        :raises BusError: the broker is away
+        """
+        prefix = f"$O.{self._bucket}.M."
+        subjects = await subjects_on(self._wire, self._stream, f"{prefix}>")
+        return {base64.urlsafe_b64decode(subject.removeprefix(prefix)).decode() for subject in subjects}
+
+    async def drop(self, stored: StoredBody) -> None:
+        """Take a body out of the store, if it is there: first what makes it an object, so that none is there in part.
+
+        :raises BusError: the broker is away, or does not let these credentials
+        """
+        meta = await self._meta(stored)
+        if meta is not None:
+            await purge(self._wire, self._stream, self._meta_subject(stored))
+            await purge(self._wire, self._stream, self._chunk_subject(meta["nuid"]))
 
     async def _meta(self, stored: StoredBody) -> dict[str, Any] | None:
         raw = await direct_get(self._wire, self._stream, {"seq": 1, "next_by_subj": self._meta_subject(stored)})

@@ -48,6 +48,8 @@ class Raw:
     subject: str
     body: bytes
     headers: Mapping[str, str]
+    time: int = 0
+    """When the broker stored it, nanoseconds since 1970; 0: not told."""
 
 
 async def api(
@@ -136,6 +138,24 @@ async def change_stream(wire: Wire, name: str, wanted: Mapping[str, Any]) -> Non
     config: dict[str, Any] = (await api(wire, f"STREAM.INFO.{name}"))["config"]
     if any(config.get(key) != value for key, value in wanted.items()):
         await api(wire, f"STREAM.UPDATE.{name}", {**config, **wanted})
+
+
+async def subjects_on(wire: Wire, stream: str, subjects: str) -> list[str]:
+    """Return the subjects on a wildcard that have messages in a stream."""
+    found: list[str] = []
+    total = 1
+    while len(found) < total:
+        info = await api(wire, f"STREAM.INFO.{stream}", {"subjects_filter": subjects, "offset": len(found)})
+        more = info["state"].get("subjects") or {}
+        found += more
+        total = info.get("total", 0) if more else 0
+    return found
+
+
+async def purge(wire: Wire, stream: str, subjects: str, before: int = 0) -> None:
+    """Take the messages on a wildcard out of a stream, with ``before`` only those of lower sequences."""
+    bound = {"seq": before} if before else {}
+    await api(wire, f"STREAM.PURGE.{stream}", {"filter": subjects, **bound})
 
 
 async def direct_get(wire: Wire, stream: str, query: Mapping[str, Any]) -> Raw | None:

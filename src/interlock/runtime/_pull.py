@@ -196,5 +196,5 @@ def _pulled(message: Heard) -> Pulled:
     """Read ``$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<deliveries>.<seq>.<consumer seq>.<time>.<pending>``."""
     tokens = message.reply.split(".")
     at = 4 if len(tokens) == _TOKENS_WITHOUT_DOMAIN else 6
-    raw = Raw(int(tokens[at + 1]), message.subject, message.data, message.headers)
+    raw = Raw(int(tokens[at + 1]), message.subject, message.data, message.headers, int(tokens[at + 3]))
     return Pulled(raw, message.reply, tokens[at - 1], int(tokens[at]), int(tokens[at + 2]), int(tokens[at + 4]))

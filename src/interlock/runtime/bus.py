@@ -41,6 +41,7 @@ from interlock.runtime._jetstream import (
 )
 from interlock.runtime._lanes import open_lane
 from interlock.runtime._names import QueueKind, log_stream, queue_name, streams_of
+from interlock.runtime._shelf import Shelf
 from interlock.runtime._state import StateStore
 from interlock.runtime._streams import Copies, copies_of
 from interlock.runtime._wire import Wire
@@ -107,8 +108,8 @@ class Bus:
         self._appender = Appender(wire, self._stream, settings.settle_seconds)
         self.orders = Orders(wire, ns)
         self.state = StateStore(wire, ns)
-        # An agent's credentials do not see the machines: it answers in the version that it is asked in.
-        self._speaks = Speaks(partial(self.state.values, "node") if wire.address.lane is None else None, newest)
+        self.shelf = Shelf(wire, ns, self._blobs, self._reader)
+        self._speaks = Speaks(partial(self.state.values, "node"), newest)
         self.ns = ns
 
     @classmethod

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
@@ -36,7 +37,7 @@ from interlock.runtime._words import LATE
 from interlock.runtime.address import AddressInvalid
 from interlock.runtime.broker_errors import BrokerError, KeyMissing, KeysUnusable
 from interlock.runtime.bus_errors import BusError
-from interlock.runtime.client import JobNotFound, read_job
+from interlock.runtime.client import JobNotFound
 from interlock.runtime.closing import JobLeftOpen
 from interlock.runtime.config import Toolkit
 from interlock.runtime.failures import FileUnwritable, Mistake, first_error
@@ -264,10 +265,7 @@ def _jobs(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    place = place_of(options)
-    if not _is_there(place):
-        raise JobNotFound(options.job, ())
-    tell(options, anyio.run(_one_state, place, options.job))
+    tell(options, anyio.run(_one_state, place_of(options), options.job), options.job)
     return 0
 
 
@@ -277,8 +275,10 @@ def _is_there(place: Place) -> bool:
 
 
 async def _one_state(place: Place, job: str) -> JobState:
-    async with open_log(place, "client") as bus:
-        return await read_job(bus, job)
+    from interlock.runtime.replaying import open_source, read_source  # noqa: PLC0415 -- most commands do without
+
+    async with open_source(place, job) as source:
+        return await read_source(source)
 
 
 async def _all_jobs(place: Place) -> list[Listed]:
@@ -406,8 +406,10 @@ def place_of(options: argparse.Namespace) -> Place:
     return Place(options.state, nats, durable, log_bytes, getattr(options, "replicas", None))
 
 
-def tell(options: argparse.Namespace, state: JobState) -> int:
+def tell(options: argparse.Namespace, state: JobState, named: str | None = None) -> int:
     """Print what became of a job as ``--json`` says and return its exit status; the state may be a lean one.
+
+    ``named`` is how a person called it where that may be the file of its archive.
 
     :raises BusError: the report is too long for what the state holds, and the log out of reach
     """
@@ -416,16 +418,17 @@ def tell(options: argparse.Namespace, state: JobState) -> int:
     elif size_of(state) <= SMALL:
         print_out(report_of(state).model_dump_json(indent=2))
     elif state.submitted is not None:
-        anyio.run(_print_report, place_of(options), state.submitted.job)
+        anyio.run(_print_report, place_of(options), named or state.submitted.job)
     return EXIT_OF_STATUS[state.closed.status if state.closed else "running"]
 
 
 async def _print_report(place: Place, job: str) -> None:
-    from interlock.runtime.reporting import write_report  # noqa: PLC0415 -- only large jobs need it
+    from interlock.runtime.replaying import open_source  # noqa: PLC0415 -- only large jobs need it
+    from interlock.runtime.reporting import write_report  # noqa: PLC0415
 
     with reader_may_leave(sys.stdout):
-        async with open_log(place, "client") as bus:
-            await write_report(bus, job, sys.stdout)
+        async with open_source(place, job) as source, aclosing(source.entries()) as batches:
+            await write_report(batches, sys.stdout)
 
 
 def print_one(options: argparse.Namespace, report: Report, in_words: Callable[[Report], None]) -> None:

@@ -7,6 +7,7 @@ from interlock.protocol.machine import evolve
 from interlock.protocol.messages import TaskClosed, TaskOutcome
 from interlock.protocol.state import Entry, JobState
 from interlock.protocol.subjects import chain_subjects, job_chains
+from interlock.runtime.archiving import is_away
 from interlock.runtime.bus import Bus
 from interlock.runtime.client import read_job
 from interlock.runtime.lean import size_of
@@ -37,8 +38,7 @@ async def _listed(bus: Bus, job: str, chain: JobState | None) -> Listed:
     if chain is None or chain.closed is None or await _acted(bus, job):
         return listed_of(await read_job(bus, job))
     listed = listed_of(chain)
-    whole = chain.closed.status == "succeeded"
-    accepted = size_of(chain) if whole else await _accepted(bus, job)
+    accepted = size_of(chain) if chain.closed.status == "succeeded" else await _accepted(bus, job)
     report = listed.report.model_copy(update={"usage": chain.closed.usage})
     return listed.model_copy(update={"accepted": accepted, "report": report})
 
@@ -48,8 +48,10 @@ async def _acted(bus: Bus, job: str) -> bool:
     return await bus.last(chain_subjects(bus.ns, job, "*").replace(".>", ".intended.>")) is not None
 
 
-async def _accepted(bus: Bus, job: str) -> int:
-    """Return how many tasks were accepted, from how each was closed last."""
+async def _accepted(bus: Bus, job: str) -> int | None:
+    """Return how many tasks were accepted, from how each was closed last; None where that is archived."""
+    if await is_away(bus, job):
+        return None
     outcomes: dict[str, TaskOutcome] = {}
     async with aclosing(_entries(bus, chain_subjects(bus.ns, job, "*").replace(".>", ".closed"))) as entries:
         async for entry in entries:

@@ -14,7 +14,7 @@ from interlock.runtime._blobs import Blobs
 from interlock.runtime._jetstream import Raw
 from interlock.runtime.bus_errors import BodyCorrupt, BodyMissing, SubjectForged
 
-__all__ = ["UNREADABLE", "Batch", "Reader", "Received"]
+__all__ = ["UNREADABLE", "Batch", "Reader", "Received", "held_to_subject"]
 
 UNREADABLE = (ProtocolError, SubjectForged, BodyMissing, BodyCorrupt)
 """Why an entry cannot be read by anybody, now or later."""
@@ -62,6 +62,17 @@ class Batch:
         return tuple(one.entry for one in self.received)
 
 
+def held_to_subject(raw: Raw, message: Message | StoredBody) -> Received:
+    """Return the message of ``raw``, whose body is read already.
+
+    :raises SubjectForged: it says something else than its subject
+    """
+    claimed = "a stored body" if isinstance(message, StoredBody) else log_subject(message)
+    if isinstance(message, StoredBody) or claimed != raw.subject:
+        raise SubjectForged(raw.subject, claimed)
+    return Received(raw.seq, message, raw.subject, raw.headers)
+
+
 class Reader:
     """Reads raw messages and counts those that nobody can read."""
 
@@ -82,10 +93,7 @@ class Reader:
         message = decode(raw.body, self._newest)
         if isinstance(message, StoredBody):
             message = decode(await self._blobs.get(message), self._newest)
-        claimed = "a stored body" if isinstance(message, StoredBody) else log_subject(message)
-        if isinstance(message, StoredBody) or claimed != raw.subject:
-            raise SubjectForged(raw.subject, claimed)
-        return Received(raw.seq, message, raw.subject, raw.headers)
+        return held_to_subject(raw, message)
 
     async def read_or_skip(self, raw: Raw) -> Received | None:
         """Return the message of ``raw``, or None, logged and counted, where nobody can read it."""

@@ -144,8 +144,8 @@ class Listed(Strict):
 
     report: Report
     """Without its tasks."""
-    accepted: int
-    """Tasks that were accepted."""
+    accepted: int | None
+    """Tasks that were accepted; None: it is archived, and only the archive knows."""
     tasks: int
     """All tasks, as far as they are counted."""
     asking: int

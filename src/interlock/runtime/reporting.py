@@ -5,14 +5,12 @@ What tasks came to stands in a temporary file until everything is known that a r
 
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterable, Iterable, Iterator
 from types import TracebackType
 from typing import Self, TextIO
 
 from interlock.protocol.plan import task_id
 from interlock.protocol.state import Entry, JobState, Phase, StepState
-from interlock.protocol.subjects import job_subjects
-from interlock.runtime.bus import Bus
 from interlock.runtime.lean import LeanFold
 from interlock.runtime.report import overview_of, task_report, unbegun_report
 
@@ -105,16 +103,12 @@ class ReportWriter:
         return self._file.read(length).decode()
 
 
-async def write_report(bus: Bus, job: str, out: TextIO) -> None:
-    """Write the report of a job that is in the log, as it is now, to ``out``.
+async def write_report(batches: AsyncIterable[Iterable[Entry]], out: TextIO) -> None:
+    """Write the report of a job that was submitted, of which these are all entries, to ``out``.
 
-    :raises BusError: the broker is away for good
     :raises OSError: there is no room for a temporary file, or nobody reads ``out``
     """
     with ReportWriter() as writer:
-        async with bus.follow([job_subjects(bus.ns, job)]) as batches:
-            async for batch in batches:
-                writer.take(batch.entries)
-                if batch.pending == 0:
-                    break
+        async for entries in batches:
+            writer.take(entries)
         writer.write(out)

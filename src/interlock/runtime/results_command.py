@@ -1,46 +1,42 @@
 """What `interlock results` does: prints what the tasks of a job came to, a line of JSON for each."""
 
 import argparse
-import sys
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 import anyio
 
-from interlock.runtime.client import JobNotFound
 from interlock.runtime.commands import place_of
-from interlock.runtime.place import Place, open_log
-from interlock.runtime.results import batches_of_results, line_of
-from interlock.runtime.show import reader_may_leave
+from interlock.runtime.place import Place
+from interlock.runtime.replaying import Source, open_source
+from interlock.runtime.results import ItemResult, batches_of_results, line_of, results_in
+from interlock.runtime.show import still_read
 
 __all__ = ["COMMANDS"]
 
 
 def _results(options: argparse.Namespace) -> int:
-    place = place_of(options)
-    if place.nats is None and not place.state.exists():
-        raise JobNotFound(options.job, ())
-    anyio.run(_print, place, options, backend_options={"use_uvloop": True})
+    anyio.run(_print, place_of(options), options, backend_options={"use_uvloop": True})
     return 0
 
 
 async def _print(place: Place, options: argparse.Namespace) -> None:
-    async with (
-        open_log(place, "client") as bus,
-        aclosing(batches_of_results(bus, options.job, options.step, follow=options.follow)) as batches,
-    ):
+    async with open_source(place, options.job) as source, aclosing(_batches(source, options)) as batches:
         async for batch in batches:
-            if not _printed("".join(map(line_of, batch))):
+            if not still_read("".join(map(line_of, batch))):
                 return
 
 
-def _printed(text: str) -> bool:
-    """Print whole lines and return whether anybody still reads them."""
-    with reader_may_leave(sys.stdout):
-        sys.stdout.write(text)
-        sys.stdout.flush()
-        return True
-    return False
+async def _batches(source: Source, options: argparse.Namespace) -> AsyncGenerator[list[ItemResult], None]:
+    if source.bus is not None:
+        found = batches_of_results(source.bus, source.job, options.step, follow=options.follow)
+        async with aclosing(found) as batches:
+            async for batch in batches:
+                yield batch
+    elif source.archive is not None:
+        once, again = source.archive.entries(), source.archive.entries()
+        for result in results_in(once, again, source.job, options.step):
+            yield [result]
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"results": _results}

@@ -32,6 +32,7 @@ __all__ = [
     "print_state",
     "reader_may_leave",
     "result_text",
+    "still_read",
 ]
 
 
@@ -132,7 +133,7 @@ def account(report: Report, steps: Sequence[str] = (), more: int = 0) -> str:
 def print_jobs(jobs: Sequence[Listed]) -> None:
     """Print a line for each job to standard output."""
     for job in jobs:
-        counts = f"{job.accepted}/{job.tasks} accepted"
+        counts = "archived" if job.accepted is None else f"{job.accepted}/{job.tasks} accepted"
         if job.asking:
             counts += f", {job.asking} waiting for an answer"
         print_out(one_line(f"{job.report.job_id}  {job.report.status:9}  {counts}  {job.report.goal}"))
@@ -180,6 +181,15 @@ def _effect_line(effect: EffectReport) -> str:
 def one_line(text: str) -> str:
     """Return ``text`` as one line that a terminal takes for text: what models write can hold anything."""
     return "".join(char if char.isprintable() else " " for char in text)
+
+
+def still_read(text: str) -> bool:
+    """Print ``text``, which ends its lines itself, and return whether anybody still reads."""
+    with reader_may_leave(sys.stdout):
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return True
+    return False
 
 
 @contextmanager
