@@ -18,7 +18,7 @@ from interlock.protocol.tools import ToolSpec
 from interlock.runtime._background import beside
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import BusError
-from interlock.runtime.config import NO_TOOLKIT, Toolkit
+from interlock.runtime.config import ACK_WAIT, NO_TOOLKIT, Toolkit
 
 __all__ = ["PRESENCE_SECONDS", "Announcement", "Node", "Presence", "PublishedTeam", "Served"]
 
@@ -80,6 +80,8 @@ class PublishedTeam(Strict):
     """The tools that its plan uses, as they were then."""
     base: str = "/"
     """The folder of the team file, absolute, on the machine that brought it up."""
+    patience: float = ACK_WAIT
+    """Seconds after which its queues hand on a message whose holder says nothing."""
     at: AwareDatetime
 
     @property
@@ -179,12 +181,14 @@ class Presence:
         """
         return next((one for one in await self.teams() if one.team.team == name), None)
 
-    async def publish_team(self, team: Team, toolkit: Toolkit = NO_TOOLKIT) -> None:
+    async def publish_team(self, team: Team, toolkit: Toolkit = NO_TOOLKIT, patience: float = ACK_WAIT) -> None:
         """Tell what a team is, in the place of what it was before.
 
         :raises BusError: the broker is out of reach, or does not let these credentials
         """
-        published = PublishedTeam(team=team, catalogue=toolkit.catalogue, base=toolkit.base, at=datetime.now(UTC))
+        published = PublishedTeam(
+            team=team, catalogue=toolkit.catalogue, base=toolkit.base, patience=patience, at=datetime.now(UTC)
+        )
         await self._state.put(f"team.{team.team}", published.model_dump_json(exclude_defaults=True).encode())
 
     async def _go_on(self, key: str, announcement: Announcement) -> None:
