@@ -46,7 +46,7 @@ class Kill:
 
 @dataclass
 class Stage:
-    """What a scenario plays on: a quarter of the items is acted on outside, a tenth of the first answers is wrong."""
+    """What a scenario plays on: a third of the items is acted on outside, a tenth of the first answers is wrong."""
 
     folder: Path
     items: int
@@ -61,7 +61,7 @@ class Stage:
     @property
     def acting(self) -> int:
         """How many of the items are acted on; the others are answered."""
-        return self.items // 4
+        return self.items // 3
 
     @property
     def answering(self) -> int:
@@ -193,6 +193,14 @@ def _team(acting: int) -> dict[str, Any]:
         "permissions": {"allow": ["box.*"]},
         "plan": [
             {
+                "step": "act",
+                "for_each": list(range(acting)),
+                "agent": "reader",
+                "do": "Act on {{ item }}.",
+                "verify": short,
+                "attempts": 8,
+            },
+            {
                 "step": "answer",
                 "for_each": {"jsonl": "items.jsonl"},
                 "agent": "reader",
@@ -200,14 +208,6 @@ def _team(acting: int) -> dict[str, Any]:
                 "output": {"summary": "string"},
                 "verify": named,
                 "tools": [],
-                "attempts": 8,
-            },
-            {
-                "step": "act",
-                "for_each": list(range(acting)),
-                "agent": "reader",
-                "do": "Act on {{ item }}.",
-                "verify": short,
                 "attempts": 8,
             },
             {
