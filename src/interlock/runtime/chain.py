@@ -4,6 +4,7 @@ Each message answers the one before it, so whoever else moves the chain on, for 
 the next append is refused, and nothing that depends on it is begun.
 """
 
+import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -17,13 +18,18 @@ from interlock.protocol.base import Role
 from interlock.protocol.messages import EffectIntended, Envelope, TaskAssigned
 from interlock.protocol.subjects import assigned_subjects, chain_subjects
 from interlock.runtime.bus import Bus
-from interlock.runtime.bus_errors import AnswerRefused
+from interlock.runtime.bus_errors import AnswerRefused, LogFull
 from interlock.runtime.failures import BROKER_AWAY
 
 __all__ = ["Chain", "patiently", "take_over"]
 
+_log = logging.getLogger(__name__)
+
 _RECONNECT = 0.2
 """Seconds between two attempts to reach a broker that is away."""
+
+_ROOM = 1.0
+"""Seconds between two attempts to append to a log that is full: many may wait for room."""
 
 _T = TypeVar("_T")
 
@@ -107,9 +113,15 @@ async def take_over(bus: Bus, assignment: TaskAssigned, seq: int) -> Chain | Non
 
 
 async def patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
-    """Return what ``ask`` returns, tried again for as long as the broker is away."""
+    """Return what ``ask`` returns, tried again for as long as the broker is away or has no room."""
+    full = False
     while True:
         try:
             return await ask()
+        except LogFull as error:
+            if not full:
+                _log.warning("waiting for room: %s", error)
+            full = True
+            await anyio.sleep(_ROOM)
         except BROKER_AWAY:
             await anyio.sleep(_RECONNECT)
