@@ -4,6 +4,7 @@ Everything goes over the wire form: messages are encoded, the broker knows subje
 expected sequence over a chain's wildcard as the real one does.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -24,11 +25,12 @@ from tests.unit.protocol.story import NOW, message_of, step, team_of
 
 from interlock.protocol.codec import StoredBody, decode, encode
 from interlock.protocol.decide import Command, decide
-from interlock.protocol.machine import evolve, fold
+from interlock.protocol.machine import evolve, fold, settle
 from interlock.protocol.messages import (
     CriterionVerdict,
     Envelope,
     JobClosed,
+    JobRetried,
     JobSubmitted,
     QuestionAnswered,
     QuestionAsked,
@@ -37,6 +39,7 @@ from interlock.protocol.messages import (
     TaskResult,
     TaskVerdict,
 )
+from interlock.protocol.retries import retry_objection
 from interlock.protocol.state import Entry, JobState, Phase, TaskState
 from interlock.protocol.subjects import chain_subjects, log_subject
 from interlock.protocol.team import Budget, Handover
@@ -48,6 +51,7 @@ PLAN = (
     step("b", needs=("a",), attempts=2),
 )
 MOST_ATTEMPTS = {"a": 3, "b": 2}
+MOST_RETRIES = 3
 ROUNDS = 200
 """More than a job needs when everything works."""
 
@@ -118,6 +122,9 @@ class Network(RuleBasedStateMachine):
         self.now = NOW
         self.made = 0
         self.truth = JobState()
+        self.lean = JobState()
+        """The truth, where accepted items are settled at once."""
+        self.retried = self.not_retried = 0
         self.team = team_of(PLAN, parallel=PARALLEL)
         self._publish(
             JobSubmitted(
@@ -191,6 +198,17 @@ class Network(RuleBasedStateMachine):
             name = data.draw(st.sampled_from(sorted(seen.asking)))
             self._send(self._reply(seen.tasks[name], data.draw(st.sampled_from(["yes", "no"]))), data.draw(LUCK))
 
+    @precondition(lambda self: self.retried < MOST_RETRIES)
+    @rule(who=st.integers(0, 1), data=st.data())
+    def an_operator_puts_tasks_back(self, who: int, data: st.DataObject) -> None:
+        """Put back some of what was seen to have failed, perhaps long ago."""
+        seen = self.managers[who].state
+        failed = sorted(task.id for task in seen.tasks.values() if task.outcome in {"failed", "cancelled"})
+        if failed and (data.draw(st.booleans()) or not retry_objection(seen, failed[:1], self.now)):
+            tasks = tuple(data.draw(st.lists(st.sampled_from(failed), unique=True, min_size=1)))
+            common = {"id": self._name(), "ns": "n", "job": "j", "at": self.now, "answers": seen.head}
+            self._send(JobRetried.model_validate({**common, "tasks": tasks}), data.draw(LUCK))
+
     # What the network and the outside do
 
     @precondition(lambda self: self.late)
@@ -203,12 +221,12 @@ class Network(RuleBasedStateMachine):
         self._publish(message)
 
     @precondition(lambda self: len(self.broker.log) > 10)
-    @rule()
-    def the_job_is_killed(self) -> None:
-        """Give a kill order, of which managers hear late or not at all."""
-        self.killed = True
+    @rule(really=st.integers(0, 3))
+    def the_job_is_killed(self, really: int) -> None:
+        """Give a kill order now and then, of which managers hear late or not at all."""
+        self.killed = self.killed or not really
 
-    @rule(seconds=st.sampled_from([1, 10, 100, 1_000]))
+    @rule(seconds=st.sampled_from([1, 1, 10, 10, 100, 1_000]))
     def time_passes(self, seconds: int) -> None:
         """Move the clock, perhaps past the deadline."""
         self.now += timedelta(seconds=seconds)
@@ -219,17 +237,34 @@ class Network(RuleBasedStateMachine):
         for _ in range(data.draw(st.integers(1, 4))):
             self._one_good_round(data.draw(OUTPUTS), data.draw(VERDICTS))
 
+    @rule(rounds=st.integers(1, 12))
+    def a_while_goes_badly(self, rounds: int) -> None:
+        """Let nothing pass, so that there is something to put back."""
+        for _ in range(rounds):
+            self._one_good_round("new", "fail")
+
     # What must hold
 
     @invariant()
     def the_machine_follows_the_log(self) -> None:
         """Nothing that the broker took is refused, and folding the log again gives the state that grew with it."""
         entries = [self.broker.entry(seq) for seq in range(1, len(self.broker.log) + 1)]
-        assert self.truth.refused == 0
+        assert self.truth.refused == self.not_retried
+        assert not self.truth.disordered
         assert fold(entries) == self.truth
         assert fold(entries[len(entries) // 2 :], fold(entries[: len(entries) // 2])) == self.truth
         for entry in entries[-3:]:
-            assert evolve(self.truth, entry) == replace(self.truth, refused=1), "an entry told twice changes nothing"
+            again = evolve(self.truth, entry)
+            assert again == replace(self.truth, refused=self.truth.refused + 1), "an entry told twice changes nothing"
+
+    @invariant()
+    def settling_changes_nothing(self) -> None:
+        """Forgetting accepted items changes no decision."""
+        for killed in (None, "stop"):
+            lean, full = (decide(one, self.now, killed=killed) for one in (self.lean, self.truth))
+            assert sorted(map(repr, lean)) == sorted(map(repr, full))
+        assert all(task.outcome != "accepted" for task in self.lean.tasks.values() if task.index is not None)
+        assert self.lean.usage == self.truth.usage
 
     @invariant()
     def a_manager_that_read_everything_knows_everything(self) -> None:
@@ -245,7 +280,7 @@ class Network(RuleBasedStateMachine):
         """Two managers together begin no more tasks than the limit of the job."""
         assert self.truth.open <= PARALLEL
         for task in self.truth.tasks.values():
-            assert len(task.attempts) <= MOST_ATTEMPTS[task.step]
+            assert len(task.counting) <= MOST_ATTEMPTS[task.step]
 
     def teardown(self) -> None:
         """Let everything work from here on: the job must end, and its log must hold what it promises."""
@@ -271,10 +306,12 @@ class Network(RuleBasedStateMachine):
                 self.acked.add(seq)
 
     def _check_log(self, log: list[Envelope]) -> None:
-        assert isinstance(log[-1], JobClosed), "nothing enters after the job's end"
+        last = next(one for one in reversed(log) if not isinstance(one, JobRetried))
+        assert isinstance(last, JobClosed), "nothing enters after the job's end"
         passed = {(one.task, one.attempt) for one in log if isinstance(one, TaskVerdict) and one.verdict == "pass"}
         closed = [one for one in log if isinstance(one, TaskClosed)]
-        assert len({one.task for one in closed}) == len(closed), "no task is closed twice"
+        for task, times in Counter(one.task for one in closed).items():
+            assert times <= 1 + self.retried, f"{task} is closed once, and once more for each time that it was put back"
         for one in closed:
             assert one.outcome != "accepted" or (one.task, one.stands) in passed
         for kind in (TaskAssigned, TaskResult, TaskVerdict):
@@ -303,12 +340,16 @@ class Network(RuleBasedStateMachine):
 
     def _read(self, manager: Manager, entries: int) -> None:
         for seq in range(manager.read + 1, min(manager.read + entries, len(self.broker.log)) + 1):
-            self._fold(manager, self.broker.entry(seq))
             manager.read = seq
+            self._fold(manager, self.broker.entry(seq))
+            if manager.read < seq:
+                return
 
     def _fold(self, manager: Manager, entry: Entry) -> None:
         if entry.seq > manager.state.head_of(entry.message.task):
             manager.state = evolve(manager.state, entry)
+        if manager.state.disordered:  # it wrote before it knew what was put back: it reads the log again
+            manager.state, manager.read = JobState(), 0
 
     def _carry_out(self, manager: Manager, command: Command, luck: str) -> None:
         message = message_of(self.team, command, ITEMS, self._name())
@@ -334,7 +375,13 @@ class Network(RuleBasedStateMachine):
             seq = self.broker.append(message)
         except Refused:
             return
-        self.truth = evolve(self.truth, self.broker.entry(seq))
+        entry, before = self.broker.entry(seq), self.truth
+        self.truth, self.lean = evolve(self.truth, entry), evolve(self.lean, entry)
+        if isinstance(message, JobRetried):
+            self.retried += 1
+            self.not_retried += self.truth.refused - before.refused
+        for task in tuple(self.lean.tasks):
+            self.lean = settle(self.lean, task)
 
     def _unacknowledged(self, kind: str) -> list[int]:
         return [
