@@ -7,7 +7,7 @@ tools answer from the record, and so do people. Code runs anew: manager, prompts
 import argparse
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,14 +19,13 @@ from interlock.protocol.codec import StoredBody
 from interlock.protocol.machine import fold
 from interlock.protocol.messages import JobSubmitted
 from interlock.protocol.state import Entry
-from interlock.protocol.subjects import job_subjects
 from interlock.runtime._recorded import Departure, differences
 from interlock.runtime._rerun import GatedBus, Rerun, Rerunner
 from interlock.runtime.broker import embedded_broker
 from interlock.runtime.bus import Bus
 from interlock.runtime.client import JobNotFound
 from interlock.runtime.commands import place_of
-from interlock.runtime.place import open_log
+from interlock.runtime.replaying import Source, open_source
 from interlock.runtime.report import report_of
 from interlock.runtime.show import print_out
 
@@ -79,7 +78,8 @@ class RerunReport:
 def rerun_command(options: argparse.Namespace) -> int:
     """Run the job again that the options name; return 0 where it is the same, 1 where it departs from the record.
 
-    :raises JobNotFound: it is not in the log
+    :raises JobNotFound: it is neither in the log nor in an archive
+    :raises ArchiveUnreadable: the archive is not whole
     :raises BrokerError: no broker can be started
     :raises BusError: the log cannot be read
     """
@@ -87,8 +87,8 @@ def rerun_command(options: argparse.Namespace) -> int:
 
 
 async def _rerun_command(options: argparse.Namespace) -> int:
-    async with open_log(place_of(options), "replay") as bus:
-        report = await rerun(await read_record(bus, options.job))
+    async with open_source(place_of(options), options.job) as source:
+        report = await rerun(await read_record(source))
     if options.json:
         print_out(json.dumps(report.as_json(), ensure_ascii=False, indent=2))
     else:
@@ -104,21 +104,20 @@ def _in_words(report: RerunReport) -> list[str]:
     return [f"{report.job}: departs from the record ({made})", *(f"  {one}" for one in report.departures), *taken]
 
 
-async def read_record(bus: Bus, job: str) -> Record:
+async def read_record(source: Source) -> Record:
     """Return the log of a job as it is now.
 
-    :raises JobNotFound: there is none
-    :raises BusError: it cannot be read
+    :raises JobNotFound: it does not begin with the job's submission
+    :raises ArchiveUnreadable: the archive is not whole
+    :raises BusError: the log cannot be read
     """
     entries: list[Entry] = []
-    async with bus.follow([job_subjects(bus.ns, job)]) as batches:
+    async with aclosing(source.entries()) as batches:
         async for batch in batches:
-            entries += batch.entries
-            if batch.pending == 0:
-                break
+            entries += batch
     if not entries or not isinstance(entries[0].message, JobSubmitted):
-        raise JobNotFound(job, await bus.jobs())
-    return Record(entries, bus.get_body)
+        raise JobNotFound(source.job, ())
+    return Record(entries, source.body)
 
 
 async def rerun(record: Record) -> RerunReport:

@@ -55,11 +55,11 @@ class Speaks:
 
     def __init__(
         self,
-        nodes: Callable[[], Awaitable[Mapping[str, _Value]]] | None,
+        nodes: Callable[[], Awaitable[Mapping[str, _Value]]],
         newest: int,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Look at what ``nodes`` gives, if it is there, by the clock ``now``; never speak newer than ``newest``."""
+        """Look at what ``nodes`` gives, by the clock ``now``; never speak newer than ``newest``."""
         self._nodes, self._newest, self._now = nodes, newest, now
         self._looked: float | None = None
         self.version = newest
@@ -68,14 +68,14 @@ class Speaks:
     async def current(self) -> int:
         """Return the version to write now; look again if it is time to."""
         due = self._looked is None or self._now() - self._looked > _LOOK_SECONDS
-        if self._nodes is not None and self._newest > 1 and due:
+        if self._newest > 1 and due:
             self._looked = self._now()  # before: of those who ask at once only the first looks
-            await self._look(self._nodes)
+            await self._look()
         return self.version
 
-    async def _look(self, see: Callable[[], Awaitable[Mapping[str, _Value]]]) -> None:
+    async def _look(self) -> None:
         try:
-            nodes = await see()
+            nodes = await self._nodes()
         except BusError as error:
             _log.debug("nobody can tell which versions are spoken: %s", error)
             return

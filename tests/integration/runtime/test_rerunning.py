@@ -1,16 +1,18 @@
 """Jobs that are run again from their record: over real brokers, with the scripted model the first time only."""
 
+import argparse
 import json
 import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from tests.integration.runtime.serving import serving
 from tests.integration.tools.desk import BOX_TOOLS
@@ -21,16 +23,27 @@ from interlock.agents.strategies.form import Form
 from interlock.agents.tools.catalogue import catalogue
 from interlock.backends.chat import ChatMessage
 from interlock.observability.tracing import Tracing
-from interlock.protocol.messages import QuestionAnswered, QuestionAsked, TaskAssigned, TaskResult, TaskVerdict
+from interlock.protocol.items import StoredItems
+from interlock.protocol.messages import (
+    JobClosed,
+    QuestionAnswered,
+    QuestionAsked,
+    TaskAssigned,
+    TaskResult,
+    TaskVerdict,
+)
 from interlock.protocol.state import Entry
-from interlock.protocol.team import Agent, Team
+from interlock.protocol.team import Agent, Input, Team
 from interlock.runtime.address import BrokerAddress
+from interlock.runtime.archiving import archive
 from interlock.runtime.bus import Bus
 from interlock.runtime.client import submit, watch
 from interlock.runtime.closing import close_killed
 from interlock.runtime.config import Toolkit
-from interlock.runtime.rerunning import Record, read_record, rerun
-from interlock.testing import Answer, Call, CallTool, Reply, ScriptedServer
+from interlock.runtime.itemstore import ItemStore
+from interlock.runtime.replaying import Source
+from interlock.runtime.rerunning import Record, read_record, rerun, rerun_command
+from interlock.testing import Answer, Call, CallTool, Fail, Hang, Reply, ScriptedServer
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -115,7 +128,15 @@ Script = Callable[[Call], Reply | str]
 
 
 async def _recorded(
-    bus: Bus, broker: BrokerAddress, base: Path, monkeypatch: pytest.MonkeyPatch, team: Team, script: Script = _script
+    bus: Bus,
+    broker: BrokerAddress,
+    base: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    team: Team,
+    script: Script = _script,
+    *,
+    stored: dict[str, StoredItems] | None = None,
+    beside: Callable[[], Coroutine[Any, Any, None]] = anyio.lowlevel.checkpoint,
 ) -> Record:
     """Run a job of ``team`` to its end and return its record; afterwards there is no model any more."""
     shutil.copy(BOX_TOOLS, base)
@@ -124,14 +145,15 @@ async def _recorded(
         with monkeypatch.context() as patch:
             patch.setenv("INTERLOCK_MODEL_URL", server.url)
             patch.setenv("INTERLOCK_MODEL", "m")
-            await submit(bus, Tracing(), team, "go", {}, "j1", toolkit=toolkit)
+            await submit(bus, Tracing(), team, "go", {}, "j1", toolkit=toolkit, stored=stored)
             group.start_soon(_answer, bus, "j1")
+            group.start_soon(beside)
             async with serving(bus, broker, team, toolkit), aclosing(watch(bus, "j1")) as news:
                 with anyio.fail_after(60):
                     async for _ in news:
                         pass
             group.cancel_scope.cancel()
-    return await read_record(bus, "j1")
+    return await read_record(Source("j1", bus))
 
 
 async def test_rerun_gives_the_same_report(
@@ -198,27 +220,85 @@ def _stricter(entry: Entry) -> Entry:
     return Entry(entry.seq, type(entry.message).model_validate_json(text), entry.origin)
 
 
-async def test_a_killed_job_and_a_lost_model_are_run_again(
+async def test_a_killed_job_is_run_again(
     bus: Bus, broker: BrokerAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kill comes where it came; an attempt that never ended stays so; a model's failure is a recorded answer."""
-    team = _team(*_plan("plain", "later"), limits={"parallel": 1})
-    closing = anyio.Event()
+    """A kill comes where it came, and an attempt that never ended stays so."""
+    team = _team(*_plan("plain", "later", "never"), limits={"parallel": 1})
+    asked = anyio.Event()
 
     def script(call: Call) -> Reply | str:
         if "later" in call.conversation:
-            closing.set()
+            asked.set()
             return Answer("late", delay=30)
         return "short"
 
-    async with anyio.create_task_group() as group:
+    async def kill() -> None:
+        await asked.wait()
+        await close_killed(bus, Tracing(), "j1", "killed: enough")
 
-        async def kill() -> None:
-            await closing.wait()
-            await close_killed(bus, Tracing(), "j1", "killed: enough")
+    record = await _recorded(bus, broker, tmp_path, monkeypatch, team, script, beside=kill)
+    closed = record.entries[-1].message
+    report = await rerun(record)
+    assert isinstance(closed, JobClosed)
+    assert (closed.status, closed.reason) == ("killed", "killed: enough")
+    assert ([str(one) for one in report.departures], report.same) == ([], True)
+    assert [str(one) for one in report.taken] == []
 
-        group.start_soon(kill)
-        record = await _recorded(bus, broker, tmp_path, monkeypatch, team, script)
+
+async def test_what_cannot_be_made_anew_is_taken_as_recorded(
+    bus: Bus, broker: BrokerAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model's failure is an answer; an attempt out of time is taken over; a command is not run a second time."""
+    marks = tmp_path / "marks"
+    command = ["sh", "-c", f"cat >/dev/null; echo ran >> {marks}"]
+    plan = _plan("broken", "slow", "plain")
+    plan[0] |= {
+        "timeout": 1.0,
+        "attempts": 1,
+        "verify": {"criteria": [{"check": "words", "max": 4}, {"command": command}]},
+    }
+
+    def script(call: Call) -> Reply | str:
+        if "broken" in call.conversation:
+            return Fail(400)
+        return Hang() if "slow" in call.conversation else "short"
+
+    record = await _recorded(bus, broker, tmp_path, monkeypatch, _team(*plan), script)
+    assert marks.read_text() == "ran\n"
     report = await rerun(record)
     assert ([str(one) for one in report.departures], report.same) == ([], True)
-    assert report.entries == len(record.entries)
+    (taken,) = report.taken
+    assert str(taken).endswith("read:1, attempt 1: it ran out of time")
+    assert marks.read_text() == "ran\n"
+    broken = next(one.message for one in record.entries if one.message.task == "read:0" and _is_result(one))
+    assert isinstance(broken, TaskResult)
+    assert [list(one.reply) for one in broken.exchanges if isinstance(one.reply, dict)] == [["error"]]
+
+
+def _is_result(entry: Entry) -> bool:
+    return isinstance(entry.message, TaskResult)
+
+
+async def test_stored_items_are_run_again_from_an_archive(
+    bus: Bus, broker: BrokerAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither the log nor the model is needed: the archive has all, the items beside the log too."""
+    team = _team(*_plan("plain", "wordy"))
+    step = team.plan[0].model_copy(update={"for_each": "{{ inputs.rows }}"})
+    team = team.model_copy(update={"plan": (step,), "inputs": {"rows": Input()}})
+    stored = await ItemStore(bus).put(["plain", "wordy", "plain 3"])
+    await _recorded(bus, broker, tmp_path, monkeypatch, team, stored={"rows": stored})
+    archived = await archive(bus, "j1", tmp_path / "out")
+    options = argparse.Namespace(job=str(archived.path), json=True, state=tmp_path / "none", nats=None)
+    assert await anyio.to_thread.run_sync(rerun_command, options) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["same"], told["departures"], told["taken_as_recorded"]) == (True, [], [])
+    assert told["answered"] == 4
+    assert not (tmp_path / "none").exists()
+    options.json = False
+    monkeypatch.setattr(worker, "work_messages", lambda *_, **__: (ChatMessage("user", "Hm?"),))
+    assert await anyio.to_thread.run_sync(rerun_command, options) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("j1: departs from the record (")
+    assert len(lines) == 5
