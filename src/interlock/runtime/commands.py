@@ -30,7 +30,7 @@ from interlock.backends.errors import (
 from interlock.observability.logging import configure_logging
 from interlock.observability.tracing import Tracing
 from interlock.protocol.control import AgentScope, AllScope, JobScope, TeamScope
-from interlock.protocol.errors import BodyTooLarge
+from interlock.protocol.errors import BodyTooLarge, NotInVersion
 from interlock.protocol.state import JobState
 from interlock.protocol.team import Team
 from interlock.runtime._words import LATE
@@ -101,6 +101,7 @@ def _complain(error: BaseException) -> int:
             | ModelUrlInvalid()
             | ModelKeyInvalid()
             | BodyTooLarge()
+            | NotInVersion()
             | ToolSetupError()
             | Mistake()
         ):

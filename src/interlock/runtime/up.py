@@ -21,7 +21,7 @@ from interlock.agents.tools.secrets import Secrets
 from interlock.backends.engines import LOCAL_URL_ENV, MODEL_URL_ENV
 from interlock.backends.local import local_engine, local_environ
 from interlock.protocol.base import Role
-from interlock.protocol.messages import JOB_TASK, VERSION, JobClosed, JobRetried, JobSubmitted
+from interlock.protocol.messages import JOB_TASK, JobClosed, JobRetried, JobSubmitted
 from interlock.protocol.subjects import submitted_subjects
 from interlock.protocol.team import Team
 from interlock.runtime.address import BrokerAddress
@@ -31,6 +31,7 @@ from interlock.runtime.killswitch import Guard, NodeGuardian, Stops
 from interlock.runtime.presence import Announcement, Node, Presence, Served
 from interlock.runtime.staffing import agent_configs, manager_config, models_used, queues_of
 from interlock.runtime.supervisor import Supervisor, supervised
+from interlock.runtime.versions import newest_version
 
 __all__ = ["Crew", "Ending", "NodeOrder", "keep_up"]
 
@@ -162,7 +163,7 @@ def _node(order: NodeOrder, configs: Sequence[ProcessConfig]) -> Node:
         host=socket.gethostname(),
         pid=os.getpid(),
         version=__version__,
-        protocol=VERSION,
+        protocol=newest_version(),
         serves=tuple(served),
         began=now,
         seen=now,
