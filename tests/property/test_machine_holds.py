@@ -204,10 +204,11 @@ class Network(RuleBasedStateMachine):
         """Put back some of what was seen to have failed, perhaps long ago."""
         seen = self.managers[who].state
         failed = sorted(task.id for task in seen.tasks.values() if task.outcome in {"failed", "cancelled"})
-        if failed and (data.draw(st.booleans()) or not retry_objection(seen, failed[:1], self.now)):
-            tasks = tuple(data.draw(st.lists(st.sampled_from(failed), unique=True, min_size=1)))
+        anyway: bool = data.draw(st.booleans())
+        if failed and (anyway or not retry_objection(seen, failed[:1], self.now)):
+            tasks: list[str] = data.draw(st.lists(st.sampled_from(failed), unique=True, min_size=1))
             common = {"id": self._name(), "ns": "n", "job": "j", "at": self.now, "answers": seen.head}
-            self._send(JobRetried.model_validate({**common, "tasks": tasks}), data.draw(LUCK))
+            self._send(JobRetried.model_validate({**common, "tasks": tuple(tasks)}), data.draw(LUCK))
 
     # What the network and the outside do
 
@@ -237,7 +238,7 @@ class Network(RuleBasedStateMachine):
         for _ in range(data.draw(st.integers(1, 4))):
             self._one_good_round(data.draw(OUTPUTS), data.draw(VERDICTS))
 
-    @rule(rounds=st.integers(1, 12))
+    @rule(rounds=st.integers(1, 6))
     def a_while_goes_badly(self, rounds: int) -> None:
         """Let nothing pass, so that there is something to put back."""
         for _ in range(rounds):
@@ -262,7 +263,7 @@ class Network(RuleBasedStateMachine):
         """Forgetting accepted items changes no decision."""
         for killed in (None, "stop"):
             lean, full = (decide(one, self.now, killed=killed) for one in (self.lean, self.truth))
-            assert sorted(map(repr, lean)) == sorted(map(repr, full))
+            assert lean == full or sorted(map(repr, lean)) == sorted(map(repr, full))
         assert all(task.outcome != "accepted" for task in self.lean.tasks.values() if task.index is not None)
         assert self.lean.usage == self.truth.usage
 
