@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from interlock.protocol.machine import evolve
-from interlock.protocol.messages import TaskClosed, TaskOutcome
+from interlock.protocol.messages import JobRetried, TaskClosed, TaskOutcome
 from interlock.protocol.state import Entry, JobState
 from interlock.protocol.subjects import chain_subjects, job_chains
 from interlock.runtime.archiving import is_away
@@ -27,7 +27,7 @@ async def list_jobs(bus: Bus) -> list[Listed]:
         async for entry in entries:
             job = entry.message.job
             chains[job] = evolve(chains.get(job, JobState()), entry)
-            if str(entry.message.kind) == "job.retried":  # what that opens stands in the tasks
+            if isinstance(entry.message, JobRetried):  # what that opens stands in the tasks
                 retried.add(job)
     begun = sorted((state.submitted.at, job) for job, state in chains.items() if state.submitted)
     return [await _listed(bus, job, None if job in retried else chains[job]) for _, job in begun]

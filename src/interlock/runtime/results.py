@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from interlock.protocol.base import Json
-from interlock.protocol.messages import TaskOutcome, TaskResult
+from interlock.protocol.messages import JobClosed, JobRetried, TaskOutcome, TaskResult
 from interlock.protocol.state import Entry, JobState, Phase, TaskState
 from interlock.protocol.subjects import job_subjects, submitted_subject
 from interlock.runtime.bus import Bus
@@ -296,8 +296,7 @@ async def _batches(bus: Bus, job: str, *, follow: bool) -> AsyncGenerator[tuple[
         async for batch in batches:
             yield batch.entries
             for entry in batch.entries:
-                kind = str(entry.message.kind)
-                over = kind == "job.closed" or (over and kind != "job.retried")
+                over = isinstance(entry.message, JobClosed) or (over and not isinstance(entry.message, JobRetried))
             if batch.pending == 0 and (over or not follow):
                 return
 

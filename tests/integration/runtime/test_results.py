@@ -11,7 +11,7 @@ from tests.integration.runtime.crew import Ask, crew, give, team_of
 
 from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Json
-from interlock.protocol.messages import QuestionAnswered, QuestionAsked, TaskAssigned, TaskResult, Verdict
+from interlock.protocol.messages import JobRetried, QuestionAnswered, QuestionAsked, TaskAssigned, TaskResult, Verdict
 from interlock.protocol.subjects import chain_subjects
 from interlock.runtime import results as results_module
 from interlock.runtime.bus import Bus
@@ -141,6 +141,27 @@ async def test_following_yields_while_the_job_runs_and_ends_with_it(bus: Bus) ->
         assert seen == [0, 1, 2]
         await _answer(bus, job, "s:3")
     assert seen == [0, 1, 2, 3, 4, 5]
+
+
+async def test_a_task_that_was_put_back_counts_as_it_was_closed_last(bus: Bus) -> None:
+    """Before it is over again it has no result; then its new one stands in its place, and only that."""
+    job = await _done(bus, 4, lambda result: "fail" if result.task == "s:1" else "pass")
+    closed = await bus.last(chain_subjects(bus.ns, job))
+    assert closed is not None
+    stamp = {"id": uuid.uuid4().hex, "ns": bus.ns, "job": job, "at": datetime.now(UTC)}
+    await bus.append(JobRetried.model_validate({**stamp, "answers": closed.seq, "tasks": ("s:1",), "reason": "fixed"}))
+    assert [one.index for one in await _all(results(bus, job, "s"))] == [0, 2, 3]
+    assert await _all(results(bus, job)) == [], "what is made of the items is made again"
+    async with coordinated(bus), crew(bus):
+        await _until_closed(bus, job)
+    found = await _all(results(bus, job, "s"))
+    assert [(one.index, one.outcome, one.attempts) for one in found] == [
+        (0, "accepted", 1),
+        (1, "accepted", 2),
+        (2, "accepted", 1),
+        (3, "accepted", 1),
+    ]
+    assert len(await _all(results(bus, job))) == 1
 
 
 async def test_an_unknown_job_or_step_is_a_mistake(bus: Bus) -> None:
