@@ -6,7 +6,7 @@ tools answer from the record, and so do people. Code runs anew: manager, prompts
 
 import argparse
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,9 @@ __all__ = ["Record", "RerunReport", "read_record", "rerun", "rerun_command"]
 
 _ASIDE = {"seconds", "trace_id"}
 """What no two runs of a job have in common."""
+
+_SHOWN = 20
+"""Lines of a kind that a person is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +99,18 @@ async def _rerun_command(options: argparse.Namespace) -> int:
     return 0 if report.same else 1
 
 
-def _in_words(report: RerunReport) -> list[str]:
+def _in_words(report: RerunReport) -> Iterator[str]:
     made = f"{report.entries} entries, {report.answered} calls of models answered from the record"
-    taken = [f"  taken as recorded: {one}" for one in report.taken]
-    if report.same:
-        return [f"{report.job}: the same ({made})", *taken]
-    return [f"{report.job}: departs from the record ({made})", *(f"  {one}" for one in report.departures), *taken]
+    yield f"{report.job}: {'the same' if report.same else 'departs from the record'} ({made})"
+    yield from _some([f"  {one}" for one in report.departures])
+    yield from _some([f"  taken as recorded: {one}" for one in report.taken])
+
+
+def _some(lines: Sequence[str]) -> Iterator[str]:
+    """Yield the first lines; of more than a person reads, how many there are besides."""
+    yield from lines[:_SHOWN]
+    if len(lines) > _SHOWN:
+        yield f"  and {len(lines) - _SHOWN} more; --json has them all"
 
 
 async def read_record(source: Source) -> Record:

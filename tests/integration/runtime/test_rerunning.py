@@ -26,6 +26,7 @@ from interlock.observability.tracing import Tracing
 from interlock.protocol.items import StoredItems
 from interlock.protocol.messages import (
     JobClosed,
+    JobRetried,
     QuestionAnswered,
     QuestionAsked,
     TaskAssigned,
@@ -278,6 +279,27 @@ async def test_what_cannot_be_made_anew_is_taken_as_recorded(
 
 def _is_result(entry: Entry) -> bool:
     return isinstance(entry.message, TaskResult)
+
+
+async def test_a_retry_is_run_again(
+    bus: Bus, broker: BrokerAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an operator put back after the end goes the same way: the failure, the retry, the success."""
+    mended = False
+
+    def script(call: Call) -> str:
+        return "short" if mended or "plain" in call.conversation else f"too many words for it {len(call.conversation)}"
+
+    team = _team(*_plan("plain", "wordy"))
+    record = await _recorded(bus, broker, tmp_path, monkeypatch, team, script)
+    mended, closed = True, record.entries[-1]
+    common: dict[str, Any] = {"id": uuid.uuid4().hex, "ns": bus.ns, "job": "j1", "at": datetime.now(UTC)}
+    await bus.append(JobRetried(**common, answers=closed.seq, tasks=("read:1",), reason="mended"))
+    record = await _recorded(bus, broker, tmp_path, monkeypatch, team, script)
+    ends = [one.message.status for one in record.entries if isinstance(one.message, JobClosed)]
+    assert ends == ["partial", "succeeded"]
+    report = await rerun(record)
+    assert ([str(one) for one in report.departures], report.same) == ([], True)
 
 
 async def test_stored_items_are_run_again_from_an_archive(
