@@ -61,9 +61,10 @@ _FORGOTTEN_SECONDS = 600.0
 _LANE_FORGOTTEN_SECONDS = 24 * 3600.0
 """Agents cannot make their queue again: it outlasts every time for which orders hold them back."""
 
-_MAX_DELIVER = 10
-
 _NO_LIMIT = -1
+
+_MAX_DELIVER = _NO_LIMIT
+"""Whoever works on a message answers it before it has killed too many; one that nobody got would never be over."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,6 +159,7 @@ def _serving(role: Role, ns: str, queue: QueueKind, sends: Iterable[str]) -> Ite
         yield Right(f"$JS.ACK.{consumer}.>")
     yield from (Right(sent_by(ns, kind, role)) for kind in sends)
     yield Right(live_subject(ns, "*", role, ">"))
+    yield Right(state_subject(ns, f"alone.{role}.*"))
 
 
 def _export(right: Right, names: list[str]) -> dict[str, Any]:

@@ -28,18 +28,18 @@ from interlock.runtime.bus_errors import AnswerRefused, BusError
 from interlock.runtime.chain import patiently
 from interlock.runtime.config import ProcessConfig
 from interlock.runtime.deliveries import Deliveries, Delivery
+from interlock.runtime.poison import MAX_DEATHS, SUSPECT, Deaths, Turnstile
 from interlock.runtime.told import Told
 
-__all__ = ["MAX_DELIVERIES", "RoleIncomplete", "Serving", "answering"]
+__all__ = ["Excuse", "RoleIncomplete", "Serving", "answering"]
 
 _log = logging.getLogger(__name__)
 
-MAX_DELIVERIES = 6
-"""How often one message is worked on, when those who had it died, before it is answered as failed. Who dies takes all
-that he works on along, so several of these deaths may have been over another message."""
-
 _TOLD = 500
 """Characters of an error's text that are kept in an answer."""
+
+Excuse = Callable[[str, bool], Envelope]
+"""Returns what is answered to a message that there is no answer to: why, and whether processes died over it."""
 
 _Work = Callable[[Delivery], Awaitable[None]]
 
@@ -69,6 +69,8 @@ class Serving:
         self.settings = config.model or ModelSettings()
         self._config = config
         self._told = told or Told()
+        self._turnstile = Turnstile()
+        self._deaths = Deaths(bus.state, self.role)
 
     @asynccontextmanager
     async def model(self) -> AsyncIterator[ChatModel | None]:
@@ -110,7 +112,7 @@ class Serving:
         delivery: Delivery,
         span: AgentSpan,
         think: Callable[[], Awaitable[Envelope | None]],
-        excuse: Callable[[str], Envelope],
+        excuse: Excuse,
     ) -> None:
         """Append what ``think`` answers, or else an ``excuse`` with the reason why there is no answer.
 
@@ -119,9 +121,24 @@ class Serving:
         A message over which this process fails is answered too, so that it takes nothing else down with it; one over
         which process after process died is not tried again.
         """
-        if delivery.deliveries > MAX_DELIVERIES:
-            await self._append(delivery, excuse(f"{MAX_DELIVERIES} processes ended over it"), span)
+        if not _is_suspect(delivery):
+            await self._think(delivery, span, think, excuse)
             return
+        deaths = await self._deaths.over(delivery.seq)
+        if deaths >= MAX_DEATHS:
+            reason = f"{deaths} processes ended over it while they had nothing else in hand"
+            await self._append(delivery, excuse(reason, True), span)
+            return
+        async with self._deaths.counted(delivery.seq, deaths):
+            await self._think(delivery, span, think, excuse)
+
+    async def _think(
+        self,
+        delivery: Delivery,
+        span: AgentSpan,
+        think: Callable[[], Awaitable[Envelope | None]],
+        excuse: Excuse,
+    ) -> None:
         try:
             answer = await think()
             if answer is not None:
@@ -131,7 +148,7 @@ class Serving:
         except Exception as error:  # noqa: BLE001 -- it becomes the answer
             _log.warning("%s failed over %s: %s", self.agent_name, delivery.message.task, error)
             _log.debug("where it failed", exc_info=error)
-            await self._append(delivery, excuse(f"{type(error).__name__}: {str(error)[:_TOLD]}"), span)
+            await self._append(delivery, excuse(f"{type(error).__name__}: {str(error)[:_TOLD]}", False), span)
 
     def span(self, delivery: Delivery, message: TaskAssigned | TaskResult, step: str) -> AgentSpan:
         """Open the span of this agent working on ``message``."""
@@ -171,7 +188,7 @@ class Serving:
 
     async def _work_and_acknowledge(self, delivery: Delivery, work: _Work) -> None:
         with self._told.work(delivery.message.job) as scope:
-            async with delivery.keep_alive():
+            async with delivery.keep_alive(), self._turnstile.enter(alone=_is_suspect(delivery)):
                 await work(delivery)
             await delivery.ack()
         if scope.cancelled_caught:  # its job was killed
@@ -192,6 +209,11 @@ class Serving:
         chain = chain_subjects(message.ns, message.job, message.task)
         head = await patiently(partial(self.bus.last, chain))
         return head is not None and head.seq != delivery.seq
+
+
+def _is_suspect(delivery: Delivery) -> bool:
+    """Whether so many who had the message ended that it has to be worked on alone."""
+    return delivery.deliveries >= SUSPECT
 
 
 def answering(message: TaskAssigned | TaskResult, delivery: Delivery) -> dict[str, Any]:

@@ -88,7 +88,9 @@ def verdict_of(found: Judgement, envelope: Mapping[str, Any], by: Role, model: M
     )
 
 
-def _no_verdict(serving: Serving, delivery: Delivery, result: TaskResult, span: AgentSpan, reason: str) -> TaskVerdict:
+def _no_verdict(
+    serving: Serving, delivery: Delivery, result: TaskResult, span: AgentSpan, reason: str, _: object
+) -> TaskVerdict:
     doubt = CriterionVerdict(criterion="verifier", holds=None, evidence=f"{VERIFIER_FAILED}{reason}")
     verdict = TaskVerdict(**answering(result, delivery), by=serving.role, verdict="uncertain", criteria=(doubt,))
     span.verdict(verdict.verdict, verdict.criteria, verdict.usage)

@@ -144,7 +144,7 @@ class _Worker:
         span.result(result.status, result.reason, result.usage)
         return result
 
-    def _no_result(self, chain: Chain, span: AgentSpan, reason: str) -> TaskResult:
+    def _no_result(self, chain: Chain, span: AgentSpan, reason: str, poison: bool) -> TaskResult:
         """Return what is said where an attempt has no result; what its tools returned may stand in the reason."""
         granted = {grant.tool for grant in chain.assignment.grant.tools}
         specs = self.workshop.catalogue if self.workshop else ()
@@ -155,6 +155,7 @@ class _Worker:
             role=chain.assignment.verifier,
             status="gave_up",
             reason=f"{WORKER_FAILED}{reason}",
+            poison=poison,
             taint=joined(chain.assignment.taint, seen),
         )
         span.result(result.status, result.reason, result.usage)
