@@ -167,7 +167,7 @@ def _thinks(team: Team, name: str) -> bool:
 
 
 def _most_at_once(team: Team, worker: str) -> int:
-    """Return how many tasks an agent can have at once; a list that is only known later may be as long as it likes."""
+    """Return how many tasks an agent can have at once; a list that is stored or made later may be of any length."""
     tasks = 0
     for step in team.plan:
         takes_over = isinstance(step.on_failure, Handover) and step.on_failure.agent == worker

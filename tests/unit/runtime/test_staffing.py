@@ -70,6 +70,8 @@ def test_the_number_of_workers_can_be_given() -> None:
         ([{"step": "a"}, {"step": "b"}], 64, 2),
         ([{"step": "a", "for_each": [1, 2, 3]}], 64, 3),
         ([{"step": "a", "for_each": []}], 64, 1),
+        ([{"step": "a", "for_each": {"jsonl": "long.jsonl"}}], 64, 8),
+        ([{"step": "a", "for_each": {"files": "many/*"}}], 3, 3),
         ([MANY], 2, 2),
         ([MANY], 64, 8),
     ],
