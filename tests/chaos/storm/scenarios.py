@@ -14,8 +14,10 @@ from tests.chaos.storm.stage import WORKERS, Kill, Stage
 from tests.cli import Finished, Running, agent_pids, broker_pid, descendants
 from tests.cluster import Cluster
 from tests.oracle import Line
+from tests.waiting import eventually
 
 from interlock.runtime._names import log_stream
+from interlock.runtime.broker import running_broker
 from interlock.runtime.credentials import parties_of
 from interlock.runtime.place import NAMESPACE
 from interlock.runtime.teamfile import load_team
@@ -146,7 +148,7 @@ async def _all(stage: Stage) -> Played:
     """Kill everything at once, broker and command included, and start the command again."""
     done = None
     for _ in range(_ALL_KILLS):
-        enough = len(stage.server.seen) + stage.dice.randint(5, max(6, stage.items // (_ALL_KILLS + 1)))
+        enough = len(stage.server.seen) + _share(stage)
         async with stage.command(*_arguments(stage)) as run:
             async with anyio.create_task_group() as group:
                 group.start_soon(_kill_all, stage, run, enough)
@@ -165,9 +167,54 @@ async def _all(stage: Stage) -> Played:
 
 async def _kill_all(stage: Stage, run: Running, enough: int) -> None:
     await stage.server.until(partial(_answered, enough))
-    below = descendants(run.process.pid)
+    everything = descendants(run.process.pid)
     stage.strike("command", [run.process.pid])
-    stage.strike("rest", below)
+    stage.strike("rest", everything)
+
+
+async def _up(stage: Stage) -> Played:
+    """Kill all of a machine that is kept up, and bring it up again; the last time kill its manager alone."""
+    kept = ("up", str(stage.team), "--workers", str(WORKERS), "--drain", "0")
+    reached = 0
+    for round_ in range(_ALL_KILLS):
+        async with stage.command(*kept) as machine:
+            await eventually(lambda: running_broker(stage.state))
+            if round_ == 0:
+                await _submit(stage)
+            reached += await _goes_on(stage, _share(stage))
+            everything = descendants(machine.process.pid)
+            stage.strike("command", [machine.process.pid])
+            stage.strike("rest", everything)
+            await machine.process.wait()
+    async with stage.command(*kept) as machine:
+        await eventually(lambda: running_broker(stage.state))
+        async with stage.command("watch", "storm", "--json") as watch:
+            await _goes_on(stage, 5)
+            stage.strike("manager", agent_pids(machine.process.pid, "manager"))
+            await watch.process.wait()
+            done = await watch.finish()
+        machine.process.terminate()
+        await machine.process.wait()
+    missed = () if reached > 1 else (f"work was under way at {reached} of the kills",)
+    return replace(await _played(stage, done), missed=missed)
+
+
+async def _goes_on(stage: Stage, calls: int) -> bool:
+    """Wait for so many calls more; False where the last one came before."""
+    enough = len(stage.server.seen) + calls
+    await stage.server.until(lambda server: _answered(enough, server) or stage.at_its_end)
+    return not stage.at_its_end
+
+
+def _share(stage: Stage) -> int:
+    """Return how many calls to wait for before all is killed: a random part of what the job still needs."""
+    return stage.dice.randint(5, max(6, stage.items // (2 * _ALL_KILLS)))
+
+
+async def _submit(stage: Stage) -> None:
+    async with stage.command("submit", str(stage.team), "go", "--id", "storm") as submit:
+        await submit.process.wait()
+        assert (await submit.finish()).status == 0, submit.err.decode()
 
 
 async def _cluster(stage: Stage) -> Played:
@@ -224,6 +271,7 @@ SCENARIOS = {
     "verifier": Scenario(_verifier, 240, 160, 120),
     "broker": Scenario(_broker, 600, 300, 120),
     "all": Scenario(_all, 400, 200, 180),
+    "up": Scenario(_up, 400, 200, 180),
     "cluster": Scenario(_cluster, 400, 160, 180),
 }
 """By name, in the order in which they are played."""

@@ -85,6 +85,11 @@ class Stage:
         outside = self.folder / "outside.log"
         return [json.loads(line) for line in outside.read_text().splitlines()] if outside.exists() else []
 
+    @property
+    def at_its_end(self) -> bool:
+        """Whether the model was asked for the headline, which is the last thing."""
+        return any(_attempt_of(call)[0] == "headline" for call in self.server.calls[-PARALLEL:])
+
     def last_act(self) -> tuple[int, int]:
         """Return how many bytes were written of effects outside, and the process that made the last one."""
         outside = self.folder / "outside.log"
