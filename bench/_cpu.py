@@ -53,10 +53,8 @@ class CpuWatch:
                 taken[int(entry.name)] = (int(fields[11]) + int(fields[12])) * _TICK
         now = time.time()
         for pid in _below(self._root, parents):
-            self._names.setdefault(pid, _kind(pid))
-            if not self._names[pid]:
-                self._names.pop(pid)  # it is about to become another program
-            else:
+            if kind := _kind(pid):  # looked at each time: a child has its parent's name before it has its own
+                self._names[pid] = kind
                 self._seen[pid].append((now, taken[pid]))
 
 

@@ -7,6 +7,11 @@ of its own. By hand means: one process, asyncio, the openai client as its docume
 two calls an item, nothing checked, nothing kept. Both rates run from the first finished item to the last one, so that
 starting processes and importing clients is left out on both sides; Interlock's times are those of its log.
 The machines are noisy: compare the ratio, not the figures.
+
+CPU time is counted between the same two moments, of all processes of the run and the broker, not of the model server:
+``cpu_ms_by_process`` by process, ``cpu_ms_by_part`` by kind of work. The latter, except the broker's, is what the same
+operations take in this process afterwards, times how often an item needs them; ``rest`` is what is left: the agents'
+own thinking, the manager's decisions, and waking up for each of them.
 """
 
 import argparse
@@ -25,6 +30,7 @@ from typing import Any
 import anyio
 
 from bench._cpu import CpuWatch
+from bench._parts import work_of_an_item
 from interlock.protocol.messages import TaskClosed
 from interlock.protocol.subjects import log_subjects
 from interlock.runtime.place import Place, open_bus
@@ -42,14 +48,18 @@ def main() -> None:
         by_hand = _rate(asyncio.run(_by_hand(url, options.items, options.parallel)))
         finished, cpu = _interlock(Path(folder), url, options)
         rate = _rate(finished)
+        work = anyio.run(work_of_an_item, url, Path(folder) / "parts", backend_options={"use_uvloop": True})
     parts = cpu.spent(min(finished), max(finished))
     per_item = {kind: round(parts.get(kind, 0) / (len(finished) - 1) * 1000, 2) for kind in _KINDS}
+    total = sum(per_item.values())
+    work |= {"broker": per_item["broker"]}
     found = {
         "items_per_s": round(rate, 1),
         "by_hand_items_per_s": round(by_hand, 1),
         "ratio": round(rate / by_hand, 2),
-        "cpu_ms_per_item": round(sum(per_item.values()), 2),
-        "cpu_ms_by_part": per_item,
+        "cpu_ms_per_item": round(total, 2),
+        "cpu_ms_by_process": per_item,
+        "cpu_ms_by_part": {**work, "rest": round(total - sum(work.values()), 2)},
         "model_server_ms_per_item": round(parts.get("model_server", 0) / (len(finished) - 1) * 1000, 2),
         "start_cpu_s": round(sum(cpu.spent(0, min(finished)).values()), 2),
         "profile": "durable" if options.durable else "fast",
