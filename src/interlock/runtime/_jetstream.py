@@ -125,7 +125,10 @@ async def lead(wire: Wire, stream: str) -> dict[str, Any]:
 
     :raises LeaderMissing: it cannot know
     """
-    info = await api(wire, f"STREAM.INFO.{stream}")
+    try:
+        info = await api(wire, f"STREAM.INFO.{stream}")
+    except ReplyMissing as error:
+        raise LeaderMissing(stream, f"its leader does not answer ({error.reason})") from None
     replicas: list[dict[str, Any]] = (info.get("cluster") or {}).get("replicas") or []
     near = 1 + sum(not one.get("offline") and one.get("active", 0) < _NEAR_SECONDS * NS_PER_SECOND for one in replicas)
     if near * 2 <= 1 + len(replicas):

@@ -1,5 +1,6 @@
 """Nodes of a cluster die: work goes on, nothing is lost, nothing doubled, what is not done is told."""
 
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,12 +11,14 @@ import pytest
 from tests.cluster import NAMES, Cluster
 from tests.integration.bus.messages import READER, assigned, result
 
+from interlock.protocol.control import AllScope
 from interlock.protocol.messages import Message, TaskAssigned, TaskResult
 from interlock.protocol.subjects import log_subjects
-from interlock.runtime._names import log_stream
+from interlock.runtime._names import log_stream, streams_of
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import AppendInDoubt, BrokerUnreachable, LeaderMissing, ReplyMissing
 from interlock.runtime.chain import patiently
+from interlock.runtime.killswitch import command
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -123,6 +126,25 @@ async def test_work_goes_on_when_a_node_is_killed(cluster: Cluster, ns: str, whi
     assert tasks == line.assigned[: len(tasks)]
 
 
+async def test_a_node_whose_disk_is_gone_comes_back_whole(cluster: Cluster, ns: str) -> None:
+    """A node that begins with an empty disk fetches everything from the others: log and orders can be read from it."""
+    async with Bus.connect(cluster.address, ns, "test") as bus:
+        seqs = [await bus.append(assigned(ns, task=f"t{number}")) for number in range(50)]
+        stopped = await command(bus, AllScope(), stop=True)
+    leader = await cluster.log_leader(ns)
+    emptied = next(name for name in NAMES if name != leader)
+    await cluster.kill(emptied)
+    shutil.rmtree(cluster.servers[emptied].config.with_name("store"))
+    await cluster.start(emptied)
+    for stream in streams_of(ns):
+        await cluster.whole(stream)
+    await cluster.kill(leader)
+    async with Bus.connect(cluster.only(emptied), ns, "test") as bus:
+        found = await patiently(partial(bus.entries, log_subjects(ns)))
+        assert [one.seq for one in found] == seqs
+        assert [one.epoch for one in (await patiently(bus.orders.standing)).values()] == [stopped.epoch]
+
+
 async def test_any_node_may_be_down_when_a_process_begins(cluster: Cluster, ns: str) -> None:
     """Who begins while a node is dead reaches the others, whichever of them stands first."""
     async with Bus.connect(cluster.address, ns, "test") as bus:
@@ -152,7 +174,7 @@ async def test_without_a_quorum_an_append_fails_in_time(cluster: Cluster, ns: st
             began = anyio.current_time()
             with pytest.raises(LeaderMissing):
                 await bus.append(assigned(ns, task=f"ghost{number}"))
-            assert anyio.current_time() - began < 1
+            assert anyio.current_time() - began < 2
         for name in NAMES:
             if name != leader:
                 await cluster.start(name)
