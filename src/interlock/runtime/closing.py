@@ -1,25 +1,20 @@
 """Ends jobs in the log whose agents are gone."""
 
-import logging
-
 import anyio
 
 from interlock.observability.tracing import Tracing
+from interlock.protocol.control import Control
 from interlock.protocol.state import JobState
+from interlock.protocol.subjects import submitted_subject
 from interlock.runtime.bus import Bus
-from interlock.runtime.carrying import Carrier
-from interlock.runtime.client import read_job
-from interlock.runtime.failures import BROKER_AWAY
+from interlock.runtime.chain import patiently
+from interlock.runtime.client import JobNotFound, read_job
+from interlock.runtime.keeper import Keeper
 
 __all__ = ["JobLeftOpen", "close_killed"]
 
-_log = logging.getLogger(__name__)
-
-_CLOSING = 10.0
-"""Seconds that a job which is to end may take to be closed in the log."""
-
-_RETRY = 0.1
-"""Seconds before that is tried again where the broker is away."""
+_STALLED = 10.0
+"""Seconds after which a job that is to end, and of which nothing more enters the log, is left open."""
 
 
 class JobLeftOpen(Exception):
@@ -29,7 +24,23 @@ class JobLeftOpen(Exception):
         self.job = job
         self.reason = reason
         """Why it is over."""
-        super().__init__(f"job {job} ({reason}) could not be closed in the log within {_CLOSING:g} s")
+        super().__init__(
+            f"job {job} ({reason}) could not be closed in the log: nothing of it entered for {_STALLED:g} s"
+        )
+
+
+class _Doomed:
+    """What a keeper heeds whose job is to end, whatever orders say."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+        self.control = Control()
+        self.known = anyio.Event()
+        self.known.set()
+
+    def stops(self, _team: str, _job: str) -> str:
+        """Return why the job ends."""
+        return self._reason
 
 
 async def close_killed(bus: Bus, tracing: Tracing, job: str, reason: str) -> JobState:
@@ -41,24 +52,29 @@ async def close_killed(bus: Bus, tracing: Tracing, job: str, reason: str) -> Job
     :raises JobNotFound: it was never submitted
     :raises JobLeftOpen: it could not be closed
     """
-    with anyio.move_on_after(_CLOSING):
-        while True:
-            try:
-                state = await _killed(bus, tracing, job, reason)
-            except BROKER_AWAY as error:
-                _log.info("closing job %s waits for the broker: %s", job, error)
-                await anyio.sleep(_RETRY)
-                continue
-            if state.closed is not None:
-                return state
+    keeper = Keeper(bus, tracing, job, _Doomed(reason))
+    with anyio.move_on_after(_STALLED) as limit:
+        since = await _first_sequence(bus, job)
+        async with anyio.create_task_group() as group:
+            group.start_soon(_extend, limit, keeper)
+            await keeper.run(since)
+            group.cancel_scope.cancel()
+        return await read_job(bus, job)
     raise JobLeftOpen(job, reason)
 
 
-async def _killed(bus: Bus, tracing: Tracing, job: str, reason: str) -> JobState:
-    state = await read_job(bus, job)
-    if state.submitted is None or state.closed is not None:
-        return state
-    carrier = Carrier(bus, tracing, state.submitted, state.origin)
-    carrier.state = state
-    await carrier.advance(killed=reason)
-    return carrier.state
+async def _first_sequence(bus: Bus, job: str) -> int:
+    first = await patiently(lambda: bus.last(submitted_subject(bus.ns, job)))
+    if first is None:
+        raise JobNotFound(job, await bus.jobs())
+    return first.seq
+
+
+async def _extend(limit: anyio.CancelScope, keeper: Keeper) -> None:
+    """Give the keeper time as long as its job comes nearer to its end."""
+    state = keeper.state
+    while True:
+        await anyio.sleep(_STALLED / 10)
+        if keeper.state is not state:
+            state = keeper.state
+            limit.deadline = anyio.current_time() + _STALLED

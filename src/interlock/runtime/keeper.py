@@ -4,23 +4,24 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from interlock.observability.tracing import Tracing
+from interlock.protocol.control import Control
 from interlock.protocol.decide import wakes_at
 from interlock.protocol.messages import JobSubmitted
+from interlock.protocol.state import JobState
 from interlock.protocol.subjects import job_subjects
 from interlock.runtime.bus import Bus
 from interlock.runtime.carrying import Carrier, new_id, utc_now
-from interlock.runtime.controlwatch import ControlWatch
 from interlock.runtime.failures import BROKER_AWAY
 from interlock.runtime.received import Batch
 
-__all__ = ["Keeper"]
+__all__ = ["Heeded", "Keeper"]
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +38,24 @@ _LOOK_AGAIN = None
 """Among the news: time to look at the job although nothing new stands in the log."""
 
 
+class Heeded(Protocol):
+    """What operators lay down, as far as a keeper has to heed it; ``ControlWatch`` is it."""
+
+    @property
+    def control(self) -> Control:
+        """Orders and policy as they are now."""
+        ...
+
+    @property
+    def known(self) -> anyio.Event:
+        """Set once they are known."""
+        ...
+
+    def stops(self, team: str, job: str, /) -> str | None:
+        """Return why a job must end, where it must."""
+        ...
+
+
 _News: TypeAlias = MemoryObjectSendStream[Batch | None]
 
 
@@ -48,7 +67,7 @@ class Keeper:
         bus: Bus,
         tracing: Tracing,
         job: str,
-        control: ControlWatch,
+        control: Heeded,
         *,
         window: Callable[[], int | None] = lambda: None,
         now: Callable[[], datetime] = utc_now,
@@ -67,6 +86,11 @@ class Keeper:
         """Around what waits for the next deadline."""
         self._news: _News | None = None
         """None while it is not run."""
+
+    @property
+    def state(self) -> JobState:
+        """The state of the job as far as it is known; accepted items are left out."""
+        return self._carrier.state if self._carrier else JobState()
 
     def look_again(self) -> None:
         """Decide anew, because orders, policy, the window or the time have changed."""

@@ -5,8 +5,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import anyio
+
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.broker import embedded_broker, running_broker
+from interlock.runtime.broker_errors import StateFolderInUse
 from interlock.runtime.bus import Bus, BusSettings
 from interlock.runtime.credentials import Party
 from interlock.runtime.keyring import login_of
@@ -15,6 +18,12 @@ __all__ = ["NAMESPACE", "Place", "open_bus", "open_log"]
 
 NAMESPACE = "main"
 """The namespace that commands work in."""
+
+
+_SETTLED = 10.0
+"""Seconds within which a command that begins or ends is done with it, on a machine that has a lot else to do."""
+
+_LOOK = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +68,20 @@ async def open_bus(
 async def open_log(place: Place, name: str) -> AsyncIterator[Bus]:
     """Connect as ``open_bus`` does, or to the broker that another command runs on the state folder just now.
 
+    One that is about to come up, or to go, is waited for.
+
     :raises BrokerError: the embedded broker cannot be started
     :raises BusError: the broker cannot be reached
     """
-    reached = replace(place, nats=place.nats or running_broker(place.state))
-    async with open_bus(reached, name) as (bus, _):
+    until = anyio.current_time() + _SETTLED
+    async with AsyncExitStack() as stack:
+        while True:
+            reached = replace(place, nats=place.nats or running_broker(place.state))
+            try:
+                bus, _ = await stack.enter_async_context(open_bus(reached, name))
+                break
+            except StateFolderInUse:  # by a command whose broker cannot be reached yet, or any more
+                if anyio.current_time() > until:
+                    raise
+                await anyio.sleep(_LOOK)
         yield bus

@@ -1,18 +1,25 @@
 """How a run closes its job when the agents are gone."""
 
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
 import anyio
 import pytest
 from tests.integration.runtime.crew import give, team_of
 from tests.killable_broker import KillableBroker
 
 from interlock.observability.tracing import Tracing
-from interlock.protocol.messages import TaskResult
+from interlock.protocol.control import AllScope
+from interlock.protocol.messages import JobRetried, TaskResult
 from interlock.protocol.state import JobState
-from interlock.runtime import closing
+from interlock.runtime import closing, killing
 from interlock.runtime.bus import Bus
+from interlock.runtime.carrying import Carrier
 from interlock.runtime.client import JobNotFound, read_job, watch
 from interlock.runtime.closing import JobLeftOpen, close_killed
 from interlock.runtime.coordinator import Coordinator
+from interlock.runtime.place import Place
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -32,19 +39,20 @@ async def begun(bus: Bus) -> str:
 async def test_what_comes_in_late_does_not_leave_the_job_open(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     """A last result that enters after the state was read refuses the decision; the job is closed all the same."""
     job, looks = await begun(bus), 0
+    advance = Carrier.advance
 
-    async def read_and_be_overtaken(bus: Bus, job: str) -> JobState:
+    async def be_overtaken(self: Carrier, **options: Any) -> None:
         nonlocal looks
-        state, looks = await read_job(bus, job), looks + 1
+        looks += 1
         if looks == 1:
-            await bus.append(_late(state))
-        return state
+            await bus.append(_late(self.state))
+        await advance(self, **options)
 
-    monkeypatch.setattr(closing, "read_job", read_and_be_overtaken)
+    monkeypatch.setattr(Carrier, "advance", be_overtaken)
     state = await close_killed(bus, Tracing(), job, "enough")
     assert state.closed is not None
     assert (state.closed.status, state.closed.reason) == ("killed", "enough")
-    assert looks == 2
+    assert looks > 1
     assert (await read_job(bus, job)).refused == 0
 
 
@@ -83,7 +91,7 @@ async def test_closing_gives_up_in_the_end(
     killable_broker: KillableBroker, ns: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the broker gone for good, it is said that the job is left open."""
-    monkeypatch.setattr(closing, "_CLOSING", 0.5)
+    monkeypatch.setattr(closing, "_STALLED", 0.5)
     async with Bus.connect(killable_broker.address, ns, "test") as bus:
         job = await begun(bus)
         await killable_broker.kill()
@@ -99,3 +107,27 @@ async def test_a_job_that_is_over_stays_as_it_is(bus: Bus) -> None:
     assert first.closed == second.closed
     with pytest.raises(JobNotFound):
         await close_killed(bus, Tracing(), "nope", "enough")
+
+
+async def test_an_order_stands_before_anything_else_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much there is to read, an order to kill is written first."""
+    looked: list[bool] = []
+
+    async def look(bus: Bus) -> dict[str, str]:
+        looked.append(bool(await bus.orders.standing()))
+        return {}
+
+    monkeypatch.setattr(killing, "open_jobs", look)
+    await killing.kill(Place(tmp_path / "state"), AllScope(), "enough")
+    assert looked == [True]
+
+
+async def test_open_jobs_are_known_by_their_own_chains(bus: Bus) -> None:
+    """Jobs that are open are told with their teams; one that was closed is not, and one that was put back is."""
+    jobs = [await give(bus, team_of({"step": "s", "for_each": [1]}), name) for name in ("one", "two", "three")]
+    for job in jobs[:2]:
+        await close_killed(bus, Tracing(), job, "enough")
+    assert await killing.open_jobs(bus) == {"three": "t"}
+    state = await read_job(bus, "two")
+    await bus.append(JobRetried(id="r", ns=bus.ns, job="two", at=datetime.now(UTC), answers=state.head, tasks=("s:0",)))
+    assert await killing.open_jobs(bus) == {"two": "t", "three": "t"}
