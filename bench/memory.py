@@ -4,8 +4,8 @@
 
 Each item costs one call of a worker and a check by code; the model answers at once. ``peak_mb``, ``at_2000_mb``,
 ``at_end_mb`` and ``growth`` are the manager's; ``others`` has the same of everything else that the command started.
-``flat`` says whether the manager had, at any time after 2,000 items, at most a tenth (and no more than 16 MB) above
-what it had then. Linux only.
+``flat`` says whether the manager never had more than a fifth above what it had at 2,000 items, or at half of fewer
+items than 4,000. Linux only.
 """
 
 import argparse
@@ -32,8 +32,8 @@ from interlock.runtime.broker import running_broker
 
 _SETTLED = 2000
 """Items after which memory is to stay where it is."""
-_LEEWAY = (1.1, 16.0)
-"""By how much it may rise nevertheless: times, and MB."""
+_LEEWAY = 1.2
+"""How many times as much it may have later and count as flat: it keeps a few bytes of each item."""
 _COUNT = 0.1
 """Seconds between two counts."""
 _ANSWER = json.dumps(
@@ -65,13 +65,12 @@ class Samples:
         sizes = self.mb[name]
         after = [mb for closed, mb in sizes if closed >= settled]
         then, end = (after[0], after[-1]) if after else (0.0, 0.0)
-        times, more = _LEEWAY
         return {
             "peak_mb": round(max(mb for _, mb in sizes), 1),
             "at_2000_mb": round(then, 1),
             "at_end_mb": round(end, 1),
             "growth": round(end / then, 3) if then else None,
-            "flat": bool(after) and max(after) <= min(then * times, then + more),
+            "flat": bool(after) and max(after) <= then * _LEEWAY,
         }
 
 
