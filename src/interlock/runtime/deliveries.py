@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 
+from interlock.protocol.errors import VersionUnknown
 from interlock.protocol.messages import Message
 from interlock.runtime._background import beside
 from interlock.runtime._jetstream import NO_CONSUMER, NS_PER_SECOND, api
@@ -242,9 +243,13 @@ class Deliveries:
         self._news.set()
 
     async def _open_letter(self, pulled: Pulled) -> Delivery | None:
-        """Return the delivery of ``pulled``; None where it cannot be read, now (given back) or ever (terminated)."""
+        """Return the delivery of ``pulled``; None where it cannot be read, now or here (given back) or ever (ended)."""
         try:
             return Delivery(self, pulled, await self._reader.read(pulled.raw))
+        except VersionUnknown as error:
+            self._reader.unreadable += 1
+            _log.error("entry %d goes back, to be read by a newer machine: %s", pulled.raw.seq, error)
+            await self.answer(pulled, _nak(1))
         except UNREADABLE as error:
             self._reader.unreadable += 1
             _log.error("entry %d at %s cannot be read, nobody gets it: %s", pulled.raw.seq, pulled.raw.subject, error)

@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 import anyio
 import pytest
 from tests.integration.runtime.serving import serving
+from tests.waiting import eventually
 
 from interlock.observability.tracing import Tracing
 from interlock.protocol.errors import NotInVersion
-from interlock.protocol.messages import VERSION, JobRetried, TaskResult
+from interlock.protocol.messages import VERSION, Grant, JobRetried, TaskAssigned, TaskResult
 from interlock.protocol.state import Entry, JobState
 from interlock.protocol.subjects import job_subjects
 from interlock.protocol.team import Team
@@ -125,6 +126,35 @@ async def test_who_is_held_back_reads_no_newer_version(bus: Bus, broker: BrokerA
         assert old.unreadable == 1
         await submit(old, Tracing(), TEAM, "go", {}, "j2")
     assert [one.message.v for one in await bus.entries(job_subjects(ns, "j2"))] == [1]
+
+
+async def test_what_is_too_new_goes_back_to_the_queue(bus: Bus, broker: BrokerAddress, ns: str) -> None:
+    """A worker that is held back takes an assignment from nobody: one that can read it gets it."""
+    assigned = TaskAssigned(
+        id="a",
+        ns=ns,
+        job="j1",
+        task="s",
+        attempt=1,
+        at=datetime.now(UTC),
+        step="s",
+        role="w@t",
+        verifier="v@t",
+        instruction="x",
+        grant=Grant(seconds=9),
+    )
+    async with Bus.connect(broker, ns, "old", settings=BusSettings(newest=1)) as old:
+        async with anyio.create_task_group() as group, old.pull("assigned", "w@t", 1) as taken:
+            group.start_soon(anext, taken)
+            await bus.append(assigned)
+            await eventually(lambda: old.unreadable)
+            group.cancel_scope.cancel()
+        async with bus.pull("assigned", "w@t", 1) as deliveries:
+            with anyio.fail_after(30):
+                async for delivery in deliveries:
+                    assert delivery.message == assigned
+                    await delivery.ack()
+                    break
 
 
 class _Told:
