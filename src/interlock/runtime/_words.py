@@ -27,9 +27,9 @@ LATE = {
 
 def add_late(commands: Commands, place: Add, as_json: Add) -> None:
     """Add the parsers of the commands in ``LATE``."""
-    for make in (_up, _worker, _results, _retry, _archive):
+    for make in (_up, _worker, _results, _archive):
         place(make(commands))
-    for make in (_nodes, _submit, _watch, _dead_letters, _replay):
+    for make in (_nodes, _submit, _watch, _dead_letters, _retry, _replay):
         command = make(commands)
         as_json(command)
         place(command)
