@@ -1,6 +1,7 @@
 """JSON values as lines: read strictly, written compactly, held to what a message can carry."""
 
 import json
+
 from pydantic import TypeAdapter, ValidationError
 
 from interlock.protocol.base import Json
@@ -12,6 +13,9 @@ MAX_ITEM = 32 * 1024 * 1024
 
 MAX_LISTED = 64 * 1024
 """The most bytes of JSON, line ends included, with which a list stands in a message itself, not in the object store."""
+
+_OURS = "Value error, "
+"""What pydantic puts before the words of an error of ours."""
 
 _JSON: TypeAdapter[Json] = TypeAdapter(Json)
 
@@ -62,7 +66,7 @@ def _why_not(line: bytes) -> str:
 
 def _first(error: ValidationError) -> str:
     found = error.errors(include_url=False, include_input=False)[0]
-    return f"it {found['ctx']['error']}" if found["type"] == "value_error" else found["msg"]
+    return f"it {found['msg'].removeprefix(_OURS)}" if found["type"] == "value_error" else found["msg"]
 
 
 def _refuse(constant: str) -> Json:

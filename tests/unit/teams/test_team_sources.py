@@ -215,7 +215,7 @@ def test_one_value_means_one(tmp_path: Path) -> None:
 def test_a_job_carries_only_so_much(docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that is to stand in the job itself counts together against one limit."""
     monkeypatch.setattr(sources, "MAX_CHARACTERS", 2)
-    inputs = {"x": {}, "y": {}, "z": {}}
+    inputs: dict[str, Any] = {"x": {}, "y": {}, "z": {}}
     with pytest.raises(SourcesTooLarge):
         frozen(docs, inputs, "x=@docs/a.md", "y=@docs/b.md", "z=@docs/d.txt")
 
