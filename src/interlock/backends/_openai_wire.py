@@ -5,7 +5,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Self
 
 import aiohttp
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError, model_validator
@@ -56,12 +56,11 @@ class _Message(BaseModel):
     refusal: str | None = None
     tool_calls: list[_ToolCall] | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _says_something(cls, message: Any) -> Any:
-        if isinstance(message, dict) and not message.keys() & {"content", "tool_calls"}:
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.model_fields_set & {"content", "tool_calls"}:
             raise ValueError("neither content nor tool_calls")
-        return message
+        return self
 
 
 class _Choice(BaseModel):

@@ -110,9 +110,9 @@ def open_chat(endpoint: Endpoint, retry: RetrySettings | None = None) -> ChatMod
     """Return a chat model for ``endpoint``; nothing is sent yet.
 
     It keeps its connections, so open one per process and endpoint and close it with ``aclose()`` in the end. The first
-    call in a process imports the client library, which takes about a second: call it before work arrives.
+    call in a process imports aiohttp, which takes a few tenths of a second: call it before work arrives.
     """
-    from interlock.backends.openai_client import OpenAIChat  # noqa: PLC0415 -- costs a second that most commands save
+    from interlock.backends.openai_client import OpenAIChat  # noqa: PLC0415 -- most commands ask no model
 
     return OpenAIChat(endpoint, retry or RetrySettings())
 

@@ -1,5 +1,6 @@
 """Follows the log: every entry once and in order, through lost connections and restarts of the broker."""
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -37,7 +38,7 @@ class Follow:
         self._floor = 0
         """What the stream's leader had to begin with, in a cluster: the consumer may be with a replica that lags."""
         self._told_begin = False
-        self._news = anyio.Event()
+        self._news = asyncio.Event()
         self._failure: BaseException | None = None
 
     @asynccontextmanager
@@ -66,7 +67,7 @@ class Follow:
             if self._pending == 0 and not self._told_begin:
                 self._told_begin = True
                 return Batch((), 0)
-            self._news = anyio.Event()
+            self._news.clear()
             await self._news.wait()
 
     async def _take(self) -> Batch:

@@ -5,7 +5,6 @@ outstanding credit; credit and what is held never exceed the limit together. Eac
 its own, so that nothing asked for in an earlier one can come on top.
 """
 
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -32,6 +31,11 @@ EXPIRES_SECONDS = 30.0
 HEARTBEAT_SECONDS = 1.5
 SILENCE_SECONDS = 4.0
 """Without a message or a heartbeat for so long the broker has forgotten the requests: a new era begins."""
+
+_REQUEST = b'{"batch":%%d,"expires":%d,"idle_heartbeat":%d}' % (
+    int(EXPIRES_SECONDS * NS_PER_SECOND),
+    int(HEARTBEAT_SECONDS * NS_PER_SECOND),
+)
 
 RETRY_SECONDS = 0.25
 _TOKENS_WITHOUT_DOMAIN = 9
@@ -101,16 +105,11 @@ class Pull:
         room = self._limit - self._held() - self._outstanding
         if not self._inbox or room < 1 or (self._outstanding and room < self._limit // 4):
             return
-        request = {
-            "batch": room,
-            "expires": int(EXPIRES_SECONDS * NS_PER_SECOND),
-            "idle_heartbeat": int(HEARTBEAT_SECONDS * NS_PER_SECOND),
-        }
         if not self._outstanding:
             self._heard = time.monotonic()
         self._outstanding += room
         with suppress(BrokerUnreachable):  # the era ends with the connection
-            self._wire.send(self._next, json.dumps(request).encode(), self._inbox)
+            self._wire.send(self._next, _REQUEST % room, self._inbox)
 
     @property
     def _next(self) -> str:

@@ -1,5 +1,6 @@
 """Assignments and results as a role's workers and verifiers get them: each one held until it is answered."""
 
+import asyncio
 import json
 import logging
 import time
@@ -138,7 +139,7 @@ class Deliveries:
         self._unanswered: dict[str, tuple[Pulled, float]] = {}
         """By reply subject, with the time when it came."""
         self._kept: dict[str, Pulled] = {}
-        self._news = anyio.Event()
+        self._news = asyncio.Event()
         self._failure: BaseException | None = None
         self._over = False
 
@@ -175,7 +176,7 @@ class Deliveries:
             if self._over:
                 raise StopAsyncIteration
             if not self._queue:
-                self._news = anyio.Event()
+                self._news.clear()
                 await self._news.wait()
             elif delivery := await self._open_letter(self._queue.popleft()):
                 return delivery
