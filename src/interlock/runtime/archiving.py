@@ -16,8 +16,11 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import IO
+
+from anyio import to_thread
 
 from interlock.protocol.codec import StoredBody, decode
 from interlock.protocol.errors import ProtocolError
@@ -29,6 +32,7 @@ from interlock.runtime._shelf import Record
 from interlock.runtime.archives import SUFFIX, Archive, ArchiveWriter
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import BodyMissing
+from interlock.runtime.chain import patiently
 from interlock.runtime.client import JobNotFound
 from interlock.runtime.failures import Mistake
 from interlock.runtime.lean import LeanFold, size_of
@@ -116,16 +120,16 @@ async def archive(bus: Bus, job: str, folder: Path, *, keep: bool = False) -> Ar
     if await is_away(bus, job):
         if not path.exists():
             raise ArchiveLost(job, path)
-        count, last, bodies = _read_back(path, job, closed)
+        count, last, bodies = await to_thread.run_sync(_read_back, path, job, closed)
     else:
         _make(folder)
         count, last, bodies = await _write(bus, job, path, closed)
     if not keep:
-        if await _closing(bus, job) != closed:
+        if await patiently(partial(_closing, bus, job)) != closed:
             raise JobStillOpen(job)
-        await bus.shelf.take_out(job, closed, last)
+        await patiently(partial(bus.shelf.take_out, job, closed, last))
         for stored in bodies:
-            await bus.shelf.drop_body(stored)
+            await patiently(partial(bus.shelf.drop_body, stored))
     return Archived(job, path, count, path.stat().st_size, keep)
 
 
@@ -220,20 +224,20 @@ class _Content:
 
 async def _write(bus: Bus, job: str, path: Path, closed: int) -> tuple[int, int, list[StoredBody]]:
     """Write and verify the archive; only then does it have its name. Return what ``_read_back`` does."""
-    partial, content = path.with_name(f".{path.name}.{os.getpid()}"), _Content()
+    unnamed, content = path.with_name(f".{path.name}.{os.getpid()}"), _Content()
     try:
-        with partial.open("wb") as file:
+        with unnamed.open("wb") as file:
             await _write_records(bus, job, file, content)
             file.flush()
             os.fsync(file.fileno())
-        again = _content(Archive.open(partial))
+        again = await to_thread.run_sync(_content_of, unnamed)  # the connection stays alive meanwhile
         if not content.is_same(again) or not content.is_whole or content.closed != closed:
             raise ArchiveDiffers(job, path)
-        partial.replace(path)
+        unnamed.replace(path)
         _sync_folder(path.parent)
     finally:
         with suppress(FileNotFoundError):
-            partial.unlink()
+            unnamed.unlink()
     return content.count, content.last, content.bodies
 
 
@@ -287,16 +291,15 @@ def _chunks_of(message: Envelope | None) -> Iterator[StoredBody]:
 
 def _read_back(path: Path, job: str, closed: int) -> tuple[int, int, list[StoredBody]]:
     """Return how many entries an archive has, the last sequence, and which bodies its tasks had beside the log."""
-    kept = Archive.open(path)
-    content = _content(kept)
+    kept, content = Archive.open(path), _content_of(path)
     if kept.job != job or content.closed != closed or not content.is_whole:
         raise ArchiveDiffers(job, path)
     return content.count, content.last, content.bodies
 
 
-def _content(kept: Archive) -> _Content:
+def _content_of(path: Path) -> _Content:
     content = _Content()
-    for record in kept.records():
+    for record in Archive.open(path).records():
         content.take(record)
     return content
 

@@ -425,11 +425,14 @@ def tell(options: argparse.Namespace, state: JobState, named: str | None = None)
 
 async def _print_report(place: Place, job: str) -> None:
     from interlock.runtime.replaying import open_source  # noqa: PLC0415 -- only large jobs need it
-    from interlock.runtime.reporting import write_report  # noqa: PLC0415
+    from interlock.runtime.reporting import ReportWriter  # noqa: PLC0415
 
-    with reader_may_leave(sys.stdout):
+    with ReportWriter() as writer:
         async with open_source(place, job) as source, aclosing(source.entries()) as batches:
-            await write_report(batches, sys.stdout)
+            async for entries in batches:
+                writer.take(entries)
+        with reader_may_leave(sys.stdout):
+            writer.write(sys.stdout)
 
 
 def print_one(options: argparse.Namespace, report: Report, in_words: Callable[[Report], None]) -> None:

@@ -98,14 +98,14 @@ async def open_source(place: Place, job: str) -> AsyncIterator[Source]:
     async with open_log(place, "client") as bus:
         there = await bus.last(submitted_subject(bus.ns, job)) is not None
         away = there and await is_away(bus, job)
-        if (away or not there) and _is_there(path):
-            yield Source(job, None, Archive.open(path))
-        elif away:
-            raise ArchiveLost(job, path)
-        elif not there:
-            raise JobNotFound(job, await bus.jobs())
-        else:
+        if there and not away:
             yield Source(job, bus)
+            return
+        if away and not _is_there(path):
+            raise ArchiveLost(job, path)
+        if not _is_there(path):
+            raise JobNotFound(job, await bus.jobs())
+    yield Source(job, None, Archive.open(path))
 
 
 async def read_source(source: Source) -> JobState:

@@ -5,7 +5,7 @@ What tasks came to stands in a temporary file until everything is known that a r
 
 import tempfile
 from array import array
-from collections.abc import AsyncIterable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -14,7 +14,7 @@ from interlock.protocol.state import Entry, JobState, Phase, StepState
 from interlock.runtime.lean import LeanFold
 from interlock.runtime.report import overview_of, task_report, unbegun_report
 
-__all__ = ["ReportWriter", "write_report"]
+__all__ = ["ReportWriter"]
 
 _TASKS = '\n  "tasks": [],\n'
 """Where the tasks go: no text in a report has a line end, and nothing else begins two columns in with that name."""
@@ -101,14 +101,3 @@ class ReportWriter:
         self._file.seek(places[index] - 1)
         length = int.from_bytes(self._file.read(_LENGTH), "big")
         return self._file.read(length).decode()
-
-
-async def write_report(batches: AsyncIterable[Iterable[Entry]], out: TextIO) -> None:
-    """Write the report of a job that was submitted, of which these are all entries, to ``out``.
-
-    :raises OSError: there is no room for a temporary file, or nobody reads ``out``
-    """
-    with ReportWriter() as writer:
-        async for entries in batches:
-            writer.take(entries)
-        writer.write(out)
