@@ -281,6 +281,27 @@ def _is_result(entry: Entry) -> bool:
     return isinstance(entry.message, TaskResult)
 
 
+@pytest.mark.parametrize(
+    ("budget", "why"), [({"calls": 5}, "out of budget"), ({"seconds": 2.0}, "out of time")], ids=["calls", "seconds"]
+)
+async def test_a_bound_stops_the_rerun_where_it_stopped_the_job(
+    bus: Bus, broker: BrokerAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: dict[str, Any], why: str
+) -> None:
+    """Results race for a budget, and time passes: the rerun has the same winners and the time of then."""
+
+    def script(call: Call) -> Reply | str:
+        return Hang() if "late" in call.conversation else "short"
+
+    items = ["plain"] * 8 if "calls" in budget else ["plain", "late", "plain"]
+    team = _team(*_plan(*items), limits={"parallel": 4}, budget=budget)
+    record = await _recorded(bus, broker, tmp_path, monkeypatch, team, script)
+    closed = record.entries[-1].message
+    assert isinstance(closed, JobClosed)
+    assert why in closed.reason
+    report = await rerun(record)
+    assert ([str(one) for one in report.departures], report.same) == ([], True)
+
+
 async def test_a_retry_is_run_again(
     bus: Bus, broker: BrokerAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
