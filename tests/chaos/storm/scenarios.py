@@ -5,10 +5,10 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
 from typing import Any
 
 import anyio
+from bench._family import family, name_of
 from tests.chaos.storm.points import Point, manager_points, verifier_points
 from tests.chaos.storm.stage import WORKERS, Kill, Stage
 from tests.cli import Finished, Running, agent_pids, broker_pid, descendants
@@ -76,24 +76,27 @@ async def _workers(stage: Stage) -> Played:
 
 async def _kill_workers(stage: Stage, run: Running) -> None:
     await _work_is_under_way(stage)
-    began = anyio.current_time()
-    for second in count(1):
+    while True:
         dice = stage.dice.random(), stage.dice.random()
         pids = await _workers_of(stage, run)
         victim = pids[int(dice[0] * len(pids))]
         if dice[1] < _ACTING:
             victim = await _who_acts_next(stage, pids) or victim
         stage.strike("worker", [victim])
-        await anyio.sleep(max(0.0, began + second - anyio.current_time()))
+        await anyio.sleep(1)
 
 
 async def _workers_of(stage: Stage, run: Running) -> list[int]:
     """Return the workers, once there are enough that one can take over from another, as soon as a machine is fast."""
     while True:
-        pids = sorted(agent_pids(run.process.pid, "reader"))
+        pids = await anyio.to_thread.run_sync(_agents, run.process.pid, "reader")  # the model must not wait for it
         if len(stage.serving(pids)) >= _LEFT:
             return pids
-        await anyio.sleep(0.05)
+        await anyio.sleep(0.2)
+
+
+def _agents(pid: int, name: str) -> list[int]:
+    return sorted(one for one in family(pid) if name_of(one).startswith(name))
 
 
 async def _who_acts_next(stage: Stage, pids: list[int]) -> int | None:
