@@ -59,6 +59,9 @@ class Heeded(Protocol):
 _News: TypeAlias = MemoryObjectSendStream[Batch | None]
 
 
+def _nothing() -> None: ...
+
+
 class Keeper:
     """Keeps one job going."""
 
@@ -105,6 +108,13 @@ class Keeper:
 
         :raises BusError: what no waiting will cure, such as missing permissions; in a group
         """
+        while (ended := await self._run(since, ready)) is None:
+            _log.info("job %s is read again: tasks were put back before something was told that stands here", self._job)
+            self._carrier, ready = None, _nothing
+        return ended
+
+    async def _run(self, since: int, ready: Callable[[], None]) -> int | None:
+        """Carry the job on and return where it ended; None where its log has to be read again."""
         send, receive = anyio.create_memory_object_stream[Batch | None](_AHEAD)
         with send, receive:
             self._news = send
@@ -117,7 +127,7 @@ class Keeper:
                 self._news = None
         return ended
 
-    async def _keep(self, receive: MemoryObjectReceiveStream[Batch | None], group: TaskGroup) -> int:
+    async def _keep(self, receive: MemoryObjectReceiveStream[Batch | None], group: TaskGroup) -> int | None:
         caught_up = False
         async for news in receive:
             if news is not None:
@@ -126,6 +136,8 @@ class Keeper:
                 if news is None or news.pending:
                     continue
                 caught_up = True
+            if self.state.disordered:
+                return None
             if self._carrier is not None and await self._is_over(self._carrier, group):
                 return self._carrier.state.head
         raise AssertionError("the log has no end")

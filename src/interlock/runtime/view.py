@@ -12,6 +12,7 @@ from interlock.observability.logging import configure_logging
 from interlock.protocol.messages import (
     EffectInDoubt,
     JobClosed,
+    JobRetried,
     JobSubmitted,
     PlanExpanded,
     PlanRejected,
@@ -164,6 +165,9 @@ def _describe_waiting(entry: Entry, state: JobState) -> str:
     match message:
         case PlanRejected():
             return f"the plan is rejected: {'; '.join(message.reasons)}"
+        case JobRetried():
+            told = f": {message.reason}" if message.reason else ""
+            return f"job {message.job}: put back {_counted(len(message.tasks), 'task')}{told}"
         case TaskAssigned() if message.resumes:
             return f"{_name(state, message.task)}: attempt {message.attempt} goes on"
         case QuestionAsked():

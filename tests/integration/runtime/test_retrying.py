@@ -1,7 +1,8 @@
 """Tasks that failed are put back over a real broker, while a manager runs or before the next one does."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -9,9 +10,10 @@ from tests.integration.runtime.crew import crew, give, team_of
 
 from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Json
-from interlock.protocol.messages import TaskAssigned, TaskResult, Verdict
-from interlock.protocol.state import JobState
+from interlock.protocol.messages import JobRetried, TaskAssigned, TaskResult, Verdict
+from interlock.protocol.state import Entry, JobState
 from interlock.runtime.bus import Bus
+from interlock.runtime.carrying import Carrier
 from interlock.runtime.client import JobNotFound, watch
 from interlock.runtime.coordinator import Coordinator
 from interlock.runtime.retrying import NothingFailed, RetryRefused, dead_letters, put_back
@@ -108,3 +110,30 @@ async def test_what_cannot_be_put_back_is_told(bus: Bus) -> None:
         assert state.refused == 0, "what is refused here never reaches the log"
         with pytest.raises(NothingFailed):
             await put_back(bus, job)
+
+
+async def test_a_manager_that_wrote_before_it_knew_of_a_retry_reads_the_log_again(
+    bus: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it had folded out of order is forgotten, and the job goes on to its end."""
+    caplog.set_level("INFO", logger="interlock.runtime.keeper")
+    bench, job = Bench(), await give(bus, team_of(*STEPS))
+    reads: list[JobState] = []
+    take = Carrier.take
+
+    def taken(carrier: Carrier, entries: Sequence[Entry]) -> None:
+        """Let the first manager believe for once that it saw a later entry before the retry."""
+        if any(isinstance(entry.message, JobRetried) for entry in entries) and not reads:
+            reads.append(carrier.state)
+            carrier.state = replace(carrier.state, strays=carrier.state.strays.insert("a:2!", 10**9))
+        take(carrier, entries)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Carrier, "take", taken)
+        async with at_work(bus, bench):
+            await is_over(bus, job, "partial")
+            bench.repaired = True
+            await put_back(bus, job)
+            await is_over(bus, job, "succeeded")
+    assert len(reads) == 1
+    assert "is read again" in caplog.text
