@@ -174,6 +174,7 @@ class Carrier:
 
     def _settle(self, entry: Entry) -> None:
         if isinstance(entry.message, TaskClosed):
+            self._shelves.settles(self.state, entry.message.task)
             self.state = settle(self.state, entry.message.task)
 
     def _stamp(self) -> Stamp:

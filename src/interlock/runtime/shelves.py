@@ -1,8 +1,10 @@
 """Brings to planners what their messages are made of: items from the object store, outputs from the log.
 
-For a job whose tasks are all in its state, and whose lists stand in it, nothing is asked of the broker.
+For a job whose lists stand in it, and whose tasks are all in its state or delivered little, nothing is asked of the
+broker.
 """
 
+import json
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -37,20 +39,37 @@ __all__ = ["Shelves"]
 _KEPT = 4
 """The outputs of so many steps are kept, for the many tasks that are made of the same ones."""
 
-_Key = tuple[str, str, tuple[int, ...]]
-"""A job, a step, and which of its ends."""
+_HELD_BYTES = 1024 * 1024
+"""As much JSON of settled outputs is held; with one more byte all of them are let go, and the log has them."""
+
+_Key = tuple[str, tuple[int, ...]]
+"""A step, and which of its ends."""
 
 _LOST = (BodyMissing, BodyCorrupt, ChunkUnreadable)
 
 
 class Shelves:
-    """What is brought to the planners of one process."""
+    """What is brought to the planner of one job."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._items = ItemStore(bus)
         self._kept: OrderedDict[_Key, Outputs] = OrderedDict()
         self._reading = anyio.Lock()
+        self._held: dict[str, dict[int, Json]] = {}
+        """By step: the outputs of settled tasks, by the positions of their items."""
+        self._room = _HELD_BYTES
+
+    def settles(self, state: JobState, task: str) -> None:
+        """Take note of a task that is about to be settled, so that the log of a small job need not be read again."""
+        known = state.tasks.get(task)
+        if self._room < 0 or known is None or known.index is None or known.outcome != "accepted":
+            return
+        self._room -= len(json.dumps(known.output))
+        if self._room < 0:
+            self._held.clear()
+        else:
+            self._held.setdefault(known.step, {})[known.index] = known.output
 
     async def fill(self, planner: Planner, state: JobState, command: Command) -> Shelf:
         """Return what the message of ``command`` is made of; what is lost for good is missing there.
@@ -93,14 +112,13 @@ class Shelves:
 
     async def _outputs(self, state: JobState, step: str, bound: int | None, *, keep: bool) -> Outputs | None:
         """Return what a step delivered; None if it is more than ``bound`` bytes."""
-        job = _job_of(state)
-        key = (job, step, standing(state.steps[step]))
+        key = (step, standing(state.steps[step]))
         async with self._reading:  # many tasks ask for the same outputs at once
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
             entries, size = list[tuple[int, Json]](), 0
-            async with aclosing(outputs(self._bus, job, step)) as delivered:
+            async with aclosing(self._delivered(state, step)) as delivered:
                 async for entry in delivered:
                     size += len(to_line(entry[1])) if bound is not None else 0
                     if bound is not None and size > bound:
@@ -112,6 +130,16 @@ class Shelves:
                 if len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)
             return read
+
+    async def _delivered(self, state: JobState, step: str) -> AsyncGenerator[tuple[int, Json], None]:
+        held = self._held.get(step, {})
+        if len(held) == state.steps[step].accepted:
+            for entry in sorted(held.items(), key=lambda entry: entry[0]):
+                yield entry
+            return
+        async with aclosing(outputs(self._bus, _job_of(state), step)) as delivered:
+            async for entry in delivered:
+                yield entry
 
     async def _streamed(self, planner: Planner, state: JobState, stream: Stream, shelf: Shelf) -> Shelf:
         """Store a list that comes out of the log as it comes."""
@@ -127,7 +155,7 @@ class Shelves:
         places = Places(stream.items) if stream.items is not None else None
         whole = stream.member == "results"
         listed = planner.items(state, stream.step, shelf) if whole and places is None else ()
-        async with aclosing(outputs(self._bus, _job_of(state), stream.step)) as delivered:
+        async with aclosing(self._delivered(state, stream.step)) as delivered:
             async for index, output in delivered:
                 if not whole:
                     yield output

@@ -12,7 +12,7 @@ from interlock.agents import outcome
 from interlock.agents.manager import Planner, Stamp
 from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Json
-from interlock.protocol.decide import CloseJob, decide
+from interlock.protocol.decide import Assign, CloseJob, decide
 from interlock.protocol.items import StoredItems
 from interlock.protocol.machine import evolve, settle
 from interlock.protocol.messages import JobClosed, PlanExpanded, TaskAssigned, TaskClosed
@@ -156,6 +156,26 @@ async def test_a_job_without_anything_beside_it_asks_the_broker_nothing() -> Non
             story.result(task.id)
             story.verdict(task.id, "pass")
     assert story.closed.result == "output 1"
+
+
+async def test_a_small_jobs_settled_outputs_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was noted before it was settled is brought without the log, and nothing of it once it is too much."""
+    plan = ({"step": "s", "for_each": [1, 2, 3]}, {"step": "end", "do": "{{ steps.s.outputs }}"})
+    for room in (1000, 5):
+        monkeypatch.setattr("interlock.runtime.shelves._HELD_BYTES", room)
+        story, shelves = Managed((), plan=plan), Shelves(object())  # type: ignore[arg-type]
+        story.go_on()
+        for index in (2, 0, 1):
+            story.attempt(f"s:{index}", output=f"out {index}")
+            shelves.settles(story.state, f"s:{index}")
+            story.state = settle(story.state, f"s:{index}")
+        command = Assign("end", story.state.steps["end"].spec, None, 1, "w", 0)
+        if room == 5:
+            with pytest.raises(AttributeError):  # it asks the bus, which there is none of
+                await shelves.fill(story.planner, story.state, command)
+        else:
+            shelf = await shelves.fill(story.planner, story.state, command)
+            assert shelf.outputs["s"].values == ["out 0", "out 1", "out 2"]
 
 
 async def test_outputs_are_read_once_for_many_tasks(bus: Bus) -> None:
