@@ -72,8 +72,8 @@ class Deaths:
     @asynccontextmanager
     async def counted(self, seq: int, before: int) -> AsyncIterator[None]:
         """Count one more than ``before`` if this process ends inside the block without leaving it."""
-        await self._write(seq, before + 1)
         try:
+            await self._write(seq, before + 1)
             yield
         except BaseException:  # it was told to stop, or it failed in words: it did not die
             with anyio.move_on_after(_FORGIVE_SECONDS, shield=True), suppress(BusError):
