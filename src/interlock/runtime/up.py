@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 _LOOK = 0.2
 """Seconds between two looks at what the processes have in hand."""
 
-Say = Callable[[str], None]
+_Say = Callable[[str], None]
 """Tells a person one line."""
 
 
@@ -93,7 +93,7 @@ class Ending:
         self.wished.set()
 
 
-async def keep_up(bus: Bus, address: BrokerAddress, order: NodeOrder, ending: Ending, say: Say) -> None:
+async def keep_up(bus: Bus, address: BrokerAddress, order: NodeOrder, ending: Ending, say: _Say) -> None:
     """Keep up what is ordered until it is to end; then end what is in hand, and all processes.
 
     ``bus`` is logged in as ``address`` says.
@@ -170,7 +170,7 @@ def _node(order: NodeOrder, configs: Sequence[ProcessConfig]) -> Node:
     )
 
 
-async def _obey(guardian: NodeGuardian, supervisor: Supervisor, say: Say) -> None:
+async def _obey(guardian: NodeGuardian, supervisor: Supervisor, say: _Say) -> None:
     """Hold what orders stop, let go of jobs that they kill, and hold everything while orders cannot be heard."""
     before = Stops()
 
@@ -192,7 +192,7 @@ async def _obey(guardian: NodeGuardian, supervisor: Supervisor, say: Say) -> Non
     await guardian.watch(looked, lost)
 
 
-async def _drain(supervisor: Supervisor, told: Announcement, order: NodeOrder, ending: Ending, say: Say) -> None:
+async def _drain(supervisor: Supervisor, told: Announcement, order: NodeOrder, ending: Ending, say: _Say) -> None:
     told.tell(told.node.model_copy(update={"draining": True}))
     say(
         f"{ending.reason}: taking nothing more; up to {order.drain:g} s for the {_attempts(supervisor.in_hand)} in hand"
@@ -215,7 +215,7 @@ async def _tell_load(supervisor: Supervisor, told: Announcement) -> None:
         await anyio.sleep(_LOOK)
 
 
-async def _tell_ready(supervisor: Supervisor, configs: Sequence[ProcessConfig], node: Node, say: Say) -> None:
+async def _tell_ready(supervisor: Supervisor, configs: Sequence[ProcessConfig], node: Node, say: _Say) -> None:
     """Say once that every process is ready, and what they are."""
     wanted = {config.name for config in configs}
     while not wanted <= supervisor.ready:  # noqa: ASYNC110 -- looking now and then is enough for a person
@@ -226,7 +226,7 @@ async def _tell_ready(supervisor: Supervisor, configs: Sequence[ProcessConfig], 
     say(f"node {node.name} is up")
 
 
-async def _tell_jobs(bus: Bus, say: Say) -> None:
+async def _tell_jobs(bus: Bus, say: _Say) -> None:
     """Say which jobs are open, and then of each job that it began and how it ended."""
     submitted = submitted_subjects(bus.ns)
     own = submitted.removesuffix(f"{JOB_TASK}.submitted") + JOB_TASK
@@ -273,7 +273,7 @@ def _hider(crews: Iterable[Crew], environment: Mapping[str, str]) -> Callable[[s
 
 
 @asynccontextmanager
-async def _engine(crews: Iterable[Crew], say: Say) -> AsyncIterator[Mapping[str, str]]:
+async def _engine(crews: Iterable[Crew], say: _Say) -> AsyncIterator[Mapping[str, str]]:
     """Start the local engine if an agent thinks with it; yield the environment for the agent processes."""
     wanted = {settings.engine for crew in crews for _, settings in models_used(crew.team)}
     if "local" not in wanted or os.environ.get(MODEL_URL_ENV) or os.environ.get(LOCAL_URL_ENV):
