@@ -138,7 +138,7 @@ async def drop_chunks(bus: Bus) -> int:
 
     :raises BusError: the broker is away for good
     """
-    wanted, left = set[StoredBody](), set[StoredBody]()
+    wanted, left = dict[str, StoredBody](), dict[str, StoredBody]()
     async with bus.follow([job_chains(bus.ns)]) as batches:
         chains: dict[str, list[Envelope]] = {}
         async for batch in batches:
@@ -147,13 +147,14 @@ async def drop_chunks(bus: Bus) -> int:
             if batch.pending == 0:
                 break
     for job, messages in chains.items():
-        chunks = {stored for message in messages for stored in _chunks_of(message)}
+        chunks = {stored.digest: stored for message in messages for stored in _chunks_of(message)}
         if chunks and _is_long_over(messages[-1]) and await is_away(bus, job):
             left |= chunks
         else:
             wanted |= chunks
-    there = await bus.shelf.bodies() if left - wanted else set[str]()
-    dropped = [stored for stored in left - wanted if stored.digest in there]
+    idle = left.keys() - wanted.keys()
+    there = await bus.shelf.bodies() if idle else set[str]()
+    dropped = [left[digest] for digest in idle & there]
     for stored in dropped:
         await bus.shelf.drop_body(stored)
     return len(dropped)

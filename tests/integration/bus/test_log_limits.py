@@ -55,3 +55,13 @@ async def test_a_log_that_is_given_room_takes_what_it_refused(broker: BrokerAddr
         async with Bus.connect(broker, ns, "larger", settings=BusSettings(max_bytes=0)):
             await bus.append(refused)
         assert await _ids(bus) == [*entered, refused.id]
+
+
+async def test_of_a_batch_it_is_told_what_entered(broker: BrokerAddress, ns: str) -> None:
+    """Of many messages at once that do not all fit, those that are said to have entered have, and no others."""
+    async with Bus.connect(broker, ns, "small", settings=_SMALL) as bus:
+        messages = [assigned(ns, task=f"t:{number}", instruction="x" * 4000) for number in range(40)]
+        outcomes = await bus.append_all([(message, {}) for message in messages])
+        assert {type(one) for one in outcomes} == {int, LogFull}
+        entered = [message.id for message, one in zip(messages, outcomes, strict=True) if isinstance(one, int)]
+        assert await _ids(bus) == entered
