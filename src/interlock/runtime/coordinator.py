@@ -30,7 +30,7 @@ from interlock.runtime.failures import BROKER_AWAY, first_error
 from interlock.runtime.keeper import Keeper
 from interlock.runtime.received import Received
 
-__all__ = ["Coordinator"]
+__all__ = ["Coordinator", "Lease", "Rooms"]
 
 _log = logging.getLogger(__name__)
 
