@@ -172,20 +172,24 @@ def _node(order: NodeOrder, configs: Sequence[ProcessConfig]) -> Node:
 
 async def _obey(guardian: NodeGuardian, supervisor: Supervisor, say: _Say) -> None:
     """Hold what orders stop, let go of jobs that they kill, and hold everything while orders cannot be heard."""
-    before = Stops()
+    before, deaf = Stops(), False
 
     def looked(stops: Stops, until: float) -> None:
-        nonlocal before
+        nonlocal before, deaf
         supervisor.renew(until)
         supervisor.hold(stops.roles)
         supervisor.kill_jobs(stops.jobs)
+        if deaf:
+            say("orders can be heard again: all goes on that they do not stop")
         for role in sorted(stops.roles - before.roles):
             say(f"{role} is killed, its processes are ended until it is resumed")
         for role in sorted(before.roles - stops.roles):
             say(f"{role} is resumed")
-        before = stops
+        before, deaf = stops, False
 
     def lost() -> None:
+        nonlocal deaf
+        deaf = True
         supervisor.hold(None)
         say(f"stopped by itself: for {guardian.seconds:g} s it could not be known whether anything was killed")
 

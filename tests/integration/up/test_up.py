@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tests.cli import Running, agent_pids, alive, descendants, interlock, kill, read_log, running
+from tests.killable_broker import KillableBroker
 from tests.oracle import Account, account_of
 from tests.teams import digest_team, summary, write_items, write_team
 from tests.waiting import eventually
@@ -169,3 +170,26 @@ async def test_what_cannot_be_is_said_in_a_line(tmp_path: Path, team: Path) -> N
     async with ScriptedServer(summary) as server, up(tmp_path, server.url, str(team)):
         done = await interlock("watch", "early", "--json", cwd=tmp_path)
         assert (done.status, whole(done.report)) == (0, True), done.err
+
+
+async def test_who_cannot_hear_of_orders_rests(tmp_path: Path, team: Path, killable_broker: KillableBroker) -> None:
+    """Cut off for longer than its guard, a machine ends all that it runs, and goes on once the broker is back."""
+    key = str(tmp_path / "killable" / "keys" / "operator.nk")
+    there = ("--nats", killable_broker.address.url, "--nats-keys", key)
+    async with (
+        ScriptedServer(slowly) as server,
+        up(tmp_path, server.url, str(team), "--guard", "strict", *there) as command,
+    ):
+        await interlock("submit", str(team), "go", "--id", "j", *there, cwd=tmp_path)
+        await server.until(lambda seen: len(seen.calls) >= 8)
+        workers = agent_pids(command.process.pid, "")
+        await killable_broker.kill()
+        await command.until("stopped by itself")
+        await eventually(lambda: not any(alive(pid) for pid in workers), 5)
+        await killable_broker.restart()
+        await command.until("orders can be heard again")
+        done = await interlock("watch", "j", "--json", *there, cwd=tmp_path)
+        assert done.status == 0, done.err
+        assert whole(done.report)
+        command.process.send_signal(signal.SIGTERM)
+        assert (await command.finish()).status == 0

@@ -3,7 +3,7 @@
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interlock.protocol.team import Team
@@ -34,6 +34,7 @@ def own(party: Party, ns: str = "main") -> list[Right]:
     return [right for right in rights_of(party, ns) if not right.subject.startswith(SHARED)]
 
 
+@settings(deadline=None)  # it compares every right with every other one, which takes a while on a busy machine
 @given(parties=st.lists(PARTIES, min_size=2, max_size=4, unique=True))
 def test_no_right_of_an_agent_is_anothers(parties: list[Party]) -> None:
     """What one worker or verifier may send or take, no other one may, nor does it stand in for the manager."""
