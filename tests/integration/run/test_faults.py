@@ -121,7 +121,7 @@ async def test_agents_that_cannot_start_end_the_run(tmp_path: Path) -> None:
     write_items(tmp_path, 1)
     team = write_team(tmp_path, digest_team())
     (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "openai.py").write_text("raise ImportError('no such luck')")
+    (tmp_path / "broken" / "aiohttp.py").write_text("raise ImportError('no such luck')")
     source = Path(__file__).parents[3] / "src"
     async with ScriptedServer("never asked") as server:
         env = {"INTERLOCK_MODEL_URL": server.url, "PYTHONPATH": f"{tmp_path / 'broken'}:{source}"}
