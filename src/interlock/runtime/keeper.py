@@ -115,6 +115,7 @@ class Keeper:
 
     async def _run(self, since: int, ready: Callable[[], None]) -> int | None:
         """Carry the job on and return where it ended; None where its log has to be read again."""
+        ended: int | None = None
         send, receive = anyio.create_memory_object_stream[Batch | None](_AHEAD)
         with send, receive:
             self._news = send

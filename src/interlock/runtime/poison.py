@@ -53,8 +53,9 @@ class Turnstile:
                 self._inside -= 1
         finally:
             self._suspects -= alone
-            self._changed.set()
-            self._changed = anyio.Event()
+            if alone or self._suspects:  # otherwise nobody waits
+                self._changed.set()
+                self._changed = anyio.Event()
 
 
 class Deaths:
