@@ -3,6 +3,7 @@
 import gzip
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import anyio
@@ -11,14 +12,25 @@ from tests.integration.runtime.crew import crew, give, team_of
 
 from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Json
+from interlock.protocol.codec import StoredBody
 from interlock.protocol.messages import JOB_TASK, TaskAssigned, TaskResult, Verdict
 from interlock.protocol.subjects import job_subjects, parse_log_subject
-from interlock.runtime import _shelf
+from interlock.runtime import archiving
+from interlock.runtime._jetstream import purge
 from interlock.runtime.archives import Archive, ArchiveUnreadable
-from interlock.runtime.archiving import ArchiveDiffers, ArchiveLost, JobStillOpen, archive, finished, is_away
+from interlock.runtime.archiving import (
+    ArchiveDiffers,
+    ArchiveLost,
+    JobStillOpen,
+    archive,
+    drop_chunks,
+    finished,
+    is_away,
+)
 from interlock.runtime.bus import Bus
 from interlock.runtime.client import read_job, submit, watch
 from interlock.runtime.coordinator import Coordinator
+from interlock.runtime.itemstore import ItemStore
 from interlock.runtime.lean import LeanFold
 from interlock.runtime.listing import list_jobs
 from interlock.runtime.report import report_of
@@ -119,7 +131,7 @@ async def test_what_was_broken_off_is_finished_by_doing_it_again(
 ) -> None:
     """A crash after any purge loses nothing: the file is whole, and the second time takes out the rest."""
     job = await _done(bus)
-    before, real, left = report_of(await read_job(bus, job)), _shelf.purge, purges
+    before, real, left = report_of(await read_job(bus, job)), purge, purges
 
     async def crashing(*arguments: object) -> None:
         nonlocal left
@@ -129,7 +141,7 @@ async def test_what_was_broken_off_is_finished_by_doing_it_again(
         await real(*arguments)  # type: ignore[arg-type]  # handed on as they come
 
     with monkeypatch.context() as patched:
-        patched.setattr(_shelf, "purge", crashing)
+        patched.setattr("interlock.runtime._shelf.purge", crashing)
         with pytest.raises(KeyboardInterrupt):
             await archive(bus, job, tmp_path)
     assert await is_away(bus, job) is (purges > 0)
@@ -165,3 +177,30 @@ async def test_the_archive_of_another_job_is_not_taken_for_it(bus: Bus, tmp_path
     done.path.write_bytes(other.path.read_bytes())
     with pytest.raises(ArchiveDiffers):
         await archive(bus, first, tmp_path)
+
+
+async def test_items_that_jobs_share_stay_until_the_last_is_long_over(
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list goes with the last job that names it and not before an hour is over; the archives have it."""
+    stored = await ItemStore(bus).put([f"item {number}" for number in range(6)])
+    [chunk] = stored.chunks
+    body = StoredBody(digest=f"sha256:{chunk.digest}", size=chunk.size)
+    async with coordinated(bus), crew(bus):
+        for job in ("j1", "j2"):
+            assert await submit(bus, Tracing(), team_of(EACH), "go", {}, job, stored={"items": stored})
+            with anyio.fail_after(60):
+                async with aclosing(watch(bus, job)) as news:
+                    async for _ in news:
+                        pass
+    monkeypatch.setattr(archiving, "_CHUNKS_STAY", timedelta())
+    done = await archive(bus, "j1", tmp_path)
+    assert await drop_chunks(bus) == 0, "the other job is in the log"
+    assert Archive.open(done.path).body(body) == await bus.get_body(body)
+    await archive(bus, "j2", tmp_path)
+    monkeypatch.setattr(archiving, "_CHUNKS_STAY", timedelta(hours=1))
+    assert await drop_chunks(bus) == 0, "it was just over"
+    monkeypatch.setattr(archiving, "_CHUNKS_STAY", timedelta())
+    assert await drop_chunks(bus) == 1
+    assert body.digest not in await bus.shelf.bodies()
+    assert await drop_chunks(bus) == 0
