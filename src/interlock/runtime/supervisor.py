@@ -224,8 +224,7 @@ class Supervisor:
     def _is_held(self, config: ProcessConfig) -> bool:
         if self._stopped or self._held is None:
             return True
-        role = f"{config.agent_name}@{config.team}"
-        return config.agent_name in self._held or role in self._held
+        return not self._held.isdisjoint((config.agent_name, f"{config.agent_name}@{config.team}"))
 
     def _let_end(self, config: ProcessConfig) -> None:
         """Keep this one no more: it was drained."""
@@ -255,7 +254,7 @@ class Supervisor:
 
     async def _live(self, config: ProcessConfig) -> _Life:
         """Run the process to its end."""
-        began, ready = time.monotonic(), False
+        began, ready, killed = time.monotonic(), False, False
         written: deque[str] = deque(maxlen=_LINES_KEPT)
         told = config.model_dump_json(exclude_defaults=True).encode()
         async with self._started(config) as process, anyio.create_task_group() as group:
@@ -264,14 +263,15 @@ class Supervisor:
             stdin, stdout = _pipes(process)
             group.start_soon(relay, process.stderr, config.name, written, self._hide)
             group.start_soon(talk.tell, stdin, told, self._wishes)
-            first = await _get_ready(stdout, process, config)
-            if ready := bool(first):
-                self.ready.add(config.name)
-                group.start_soon(talk.listen, stdout, first)
-                group.start_soon(_insist, talk, process, config)
-                await process.wait()
+            try:
+                if ready := bool(first := await _get_ready(stdout, process, config)):
+                    self.ready.add(config.name)
+                    group.start_soon(talk.listen, stdout, first)
+                    group.start_soon(_insist, talk, process, config)
+                    await process.wait()
+            finally:
                 self.ready.discard(config.name)
-            talk.in_hand = 0
+                talk.in_hand = 0
             killed = process.returncode == -signal.SIGKILL  # nobody here has ended it yet
             await self._end(process, _USUAL)
             _tell_swept(sweep(self._id, config.name))

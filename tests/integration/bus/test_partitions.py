@@ -61,7 +61,9 @@ def shared(managers: Sequence[Manager]) -> bool:
 class Begin(Protocol):
     """Begins a manager, at the broker itself or through something."""
 
-    def __call__(self, name: str, at: BrokerAddress = ..., /) -> Manager: ...
+    def __call__(self, name: str, at: BrokerAddress = ..., /) -> Manager:
+        """Begin a manager of this name."""
+        raise NotImplementedError
 
 
 @asynccontextmanager

@@ -230,11 +230,13 @@ async def test_who_does_not_let_go_of_a_killed_job_is_killed(
 
 async def test_whatever_is_held_is_drained(behaving: Callable[[str], dict[str, str]]) -> None:
     """What does not run because it is held has nothing to end; and while everything is held, nothing is started."""
-    async with supervised([config("a"), config("b")], behaving(TOLD + "list(words)"), lease=60) as supervisor:
-        await eventually(lambda: supervisor.ready == {"a", "b"}, 20)
+    source = TOLD + "print('hand 2', flush=True); list(words)"
+    async with supervised([config("a"), config("b")], behaving(source), lease=60) as supervisor:
+        await eventually(lambda: supervisor.in_hand == 4, 20)
         pids = supervisor.pids
         supervisor.hold(None)
         await eventually(lambda: not any(alive(pid) for pid in pids.values()), 5)
+        await eventually(lambda: (supervisor.ready, supervisor.in_hand) == (set(), 0), 5)
         with anyio.fail_after(5):
             supervisor.drain()
             await supervisor.drained()
