@@ -26,6 +26,7 @@ from typing import Any
 import nats
 from aiohttp import web
 from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.errors import NotFoundError
 
 from bench._family import family, name_of, rss_mb
 from interlock.runtime.broker import running_broker
@@ -180,7 +181,7 @@ async def _count(state: Path, samples: Samples) -> None:
         try:
             pull = await stream.pull_subscribe(closed, stream="IL_main", config=silent)
             break
-        except nats.js.errors.NotFoundError:
+        except NotFoundError:
             await asyncio.sleep(0.05)
     while True:
         samples.closed = (await pull.consumer_info()).num_pending or 0

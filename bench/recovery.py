@@ -25,6 +25,8 @@ from tests.oracle import Line
 
 _MANAGERS = frozenset({"assigned", "closed", "accepted", "expanded"})
 """The kinds of entries that only managers write."""
+_IN_FLIGHT = 0.3
+"""Seconds after a process's death in which what it had sent may still be stored; none is started again so soon."""
 _PAUSE = (3.0, 4.0)
 """Seconds between two kills, at least and at most: a process that was killed is back by then."""
 _WHO = ("worker", "manager", "broker")
@@ -86,10 +88,11 @@ def _kill(stage: Stage, run: Running, who: str) -> None:
 
 
 def _waits(stage: Stage, who: str, lines: Iterable[Line]) -> list[float]:
-    """Return how long it took after each kill until the next of some entries."""
+    """Return how long it took after each kill until the next of some entries, the last ones of the dead left out."""
     times = sorted(line.at for line in lines)
     kills = [one.at for one in stage.kills if one.what == who]
-    return [min(later) - kill for kill in kills if (later := [at for at in times if at > kill])]
+    flying = 0.0 if who == "broker" else _IN_FLIGHT
+    return [min(later) - kill for kill in kills if (later := [at for at in times if at > kill + flying])]
 
 
 def _at(values: Sequence[float], share: float) -> float | None:

@@ -11,20 +11,23 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
 from tests.chaos.storm.scenarios import SCENARIOS, Played
 from tests.chaos.storm.stage import Stage, staged
-from tests.oracle import Finding, Line, judge
+from tests.oracle import Finding, judge
 
 from interlock.runtime.config import ACK_WAIT
 
 _ONCE = ("box.send",)
 _RECOVERY_BOUND = ACK_WAIT + 2
 _GAP_BOUND = 10.0
+_MANAGERS = frozenset({"assigned", "closed", "accepted", "expanded"})
+"""The kinds of entries that only managers write."""
+_IN_FLIGHT = 0.3
 _TOLD = 12
 
 
@@ -39,6 +42,8 @@ class Account:
     recoveries: list[float] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
     """Seconds from each kill of the broker to the next entry of the log."""
+    managers: list[float] = field(default_factory=list)
+    """Seconds from each kill of a manager alone to the next entry that a manager wrote."""
     kills: int = 0
     seconds: float = 0.0
 
@@ -64,6 +69,7 @@ def main() -> int:
         "recovery_p50_s": _quantile(recoveries, 0.5),
         "recovery_p99_s": _quantile(recoveries, 0.99),
         "broker_gap_max_s": _quantile(gaps, 1),
+        "manager_gap_max_s": _quantile([one for account in accounts for one in account.managers], 1),
         "kills": sum(account.kills for account in accounts),
         "seed": options.seed,
         "failed": [account.name for account in accounts if account.offences],
@@ -133,7 +139,9 @@ async def _judge(stage: Stage, played: Played | None, account: Account) -> None:
     report = _outputs(played)
     account.finding = judge(lines, stage.expected, report, stage.made, _ONCE)
     account.recoveries = list(stage.recoveries(lines).values())
-    account.gaps = _gaps(stage, lines)
+    account.gaps = _gaps([line.at for line in lines], (one.at for one in stage.kills if one.what == "broker"))
+    decided = [line.at for line in lines if line.kind in _MANAGERS]
+    account.managers = _gaps(decided, (one.at for one in stage.kills if one.what == "manager"), _IN_FLIGHT)
     account.kills = len(stage.kills) + len(stage.reached)
     account.faults += [f"{task}: a model was asked for what the log had" for task in stage.paid_again(lines)]
     account.faults += [f"the broker was away for {gap:.1f} s" for gap in account.gaps if gap > _GAP_BOUND]
@@ -148,11 +156,12 @@ def _outputs(played: Played | None) -> dict[str, object]:
     return {task["id"]: task["output"] for task in tasks if task["status"] == "accepted"}
 
 
-def _gaps(stage: Stage, lines: Sequence[Line]) -> list[float]:
-    """Return how long each kill of the broker kept the log from going on; 0 entries after it: none."""
-    times = [line.at for line in lines]
-    kills = [one.at for one in stage.kills if one.what == "broker"]
-    return [min(later) - kill for kill in kills if (later := [at for at in times if at > kill])]
+def _gaps(times: Sequence[float], kills: Iterable[float], flying: float = 0.0) -> list[float]:
+    """Return how long each kill kept the log from going on; nothing for one after which there was nothing to do.
+
+    For so many seconds what the dead had sent may still be stored.
+    """
+    return [min(later) - kill for kill in kills if (later := [at for at in times if at > kill + flying])]
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -174,10 +183,11 @@ def _tell(account: Account, options: argparse.Namespace, folder: Path) -> None:
     if options.json and not offences:
         return
     recovery = _quantile(account.recoveries, 0.99)
-    gap = _quantile(account.gaps, 1)
+    gap, manager = _quantile(account.gaps, 1), _quantile(account.managers, 1)
     print(  # noqa: T201 -- what it is for
         f"{account.name}: {finding.items} items, {finding.attempts} attempts, {account.kills} kills, "
-        f"{finding.in_doubt} in doubt, {len(account.recoveries)} taken over (p99 {recovery} s), broker gap {gap} s, "
+        f"{finding.in_doubt} in doubt, {len(account.recoveries)} taken over (p99 {recovery} s), "
+        f"gaps: broker {gap} s, manager {manager} s; "
         f"{account.seconds:.0f} s: {'FAILED' if offences else 'nothing lost, nothing twice'}",
         file=sys.stderr,
     )
