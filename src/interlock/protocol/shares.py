@@ -8,7 +8,7 @@ from interlock.protocol.items import Priority
 __all__ = ["WEIGHTS", "Wish", "shares"]
 
 WEIGHTS: Mapping[Priority, int] = {"low": 1, "normal": 4, "high": 16}
-"""How a job's share grows with its priority: nobody is starved, and a high one gets sixteen times what a low one gets."""
+"""How a job's share grows with its priority: nobody is starved, and a high one gets 16 times what a low one gets."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,7 +197,7 @@ def size(text: str) -> int:
     match = re.fullmatch(r"([0-9]{1,12})([KMGT]?)B?", text.strip().upper())
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no size: write a whole number and K, M, G or T, such as 500M")
-    return int(match[1]) * 1024 ** " KMGT".index(match[2] or " ")
+    return int(match[1]) << 10 * " KMGT".index(match[2] or " ")
 
 
 def positive(text: str) -> int:

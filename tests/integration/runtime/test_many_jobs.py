@@ -120,6 +120,7 @@ async def test_two_managers_share_the_jobs(bus: Bus) -> None:
     """Managers that lease partitions carry disjoint jobs, all of them; when one goes, the other takes over its jobs."""
     jobs = [f"j{number}" for number in range(24)]
     first, second = Coordinator(bus, Tracing()), Coordinator(bus, Tracing())
+    states: list[JobState] = []
     async with anyio.create_task_group() as group:
         leaving = anyio.CancelScope()
 
