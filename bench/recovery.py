@@ -65,14 +65,14 @@ def _options() -> argparse.Namespace:
 
 async def _play(folder: Path, options: argparse.Namespace) -> tuple[Stage, list[Line]]:
     dice = random.Random(options.seed)  # noqa: S311 -- no secret
-    async with staged(folder, options.items or 1000 * options.kills, dice) as stage:
+    async with staged(folder, options.items or 2000 * options.kills, dice) as stage:
         async with stage.command("run", str(stage.team), "go", "--id", "bench", "--workers", "4") as run:
             await stage.server.until(lambda seen: len(seen.seen) > stage.items // 50)
             for number in range(options.kills * len(_WHO)):
                 _kill(stage, run, _WHO[number % len(_WHO)])
                 await anyio.sleep(dice.uniform(*_PAUSE))
-                if run.process.returncode is not None:
-                    sys.exit(f"the job was over before all kills were done; ask for more than {stage.items} items")
+                if run.process.returncode is not None:  # it was over: the figures say how many kills there were
+                    break
         return stage, await stage.log()
 
 
