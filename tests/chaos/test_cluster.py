@@ -9,7 +9,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from tests.cli import read_log, running
+from tests.cli import Finished, read_log, running
 from tests.cluster import NAMES, Cluster
 from tests.integration.bus.messages import effect_done
 from tests.oracle import account_of
@@ -72,7 +72,8 @@ async def test_a_job_outlives_the_deaths_of_brokers(tmp_path: Path) -> None:
     """With nodes dying one after the other the job ends, each item done once; the log is never away for 10 s."""
     write_items(tmp_path, _ITEMS)
     team = write_team(tmp_path, digest_team(parallel=3))
-    killed, took = list[str](), list[float]()
+    killed, took, entries = list[str](), list[float](), list[Entry]()
+    done = Finished(-1, "", "")
     async with (
         Cluster.run(tmp_path, parties=parties_of([load_team(team).team])) as cluster,
         ScriptedServer(_slowly) as model,
@@ -92,7 +93,6 @@ async def test_a_job_outlives_the_deaths_of_brokers(tmp_path: Path) -> None:
                 await command.process.wait()
             done = await command.finish()
         group.cancel_scope.cancel()
-        entries: list[Entry] = []
         with anyio.CancelScope(shield=True):
             for name in NAMES:
                 if cluster.servers[name].process is None:
