@@ -6,6 +6,7 @@ all. See ``bus_errors`` for the outcomes.
 """
 
 import json
+import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from interlock.protocol.subjects import (
     submitted_subjects,
 )
 from interlock.runtime._append import Appender, Sending
+from interlock.runtime._background import beside
 from interlock.runtime._blobs import Blobs
 from interlock.runtime._client import Heard
 from interlock.runtime._follow import Follow
@@ -55,6 +57,8 @@ from interlock.runtime.versions import Speaks, newest_version
 
 __all__ = ["Bus", "BusSettings", "Live"]
 
+_log = logging.getLogger(__name__)
+
 _KIND = "Interlock-Kind"
 _LIVE_AHEAD = 4096
 _FORGOTTEN_SECONDS = 600.0
@@ -65,6 +69,10 @@ _NO_LIMIT = -1
 
 _MAX_DELIVER = _NO_LIMIT
 """Whoever works on a message answers it before it has killed too many; one that nobody got would never be over."""
+
+
+def _tell(error: BaseException) -> None:
+    _log.error("which versions other machines read is not looked at any more: %s", error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +145,9 @@ class Bus:
             if address.lane is None:  # an agent's credentials make no streams: whoever started it has
                 with suppress(PublishDenied):  # nor may others
                     await bus._ensure()
-            yield bus
+            await bus._speaks.look()
+            async with beside(bus._speaks.keep_looking(), _tell):
+                yield bus
 
     @property
     def is_connected(self) -> bool:
@@ -188,7 +198,7 @@ class Bus:
         """Return a message as it is sent; a body that is too large for that is put beside the log."""
         if message.ns != self.ns:
             raise NamespaceWrong(message.ns, self.ns)
-        version = await self._speaks.current()
+        version = self._speaks.version
         body = encode(message, version)
         if len(body) > MAX_INLINE:
             body = encode(await self._blobs.put(body), version)

@@ -3,9 +3,10 @@
 import json
 import logging
 import os
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
+
+import anyio
 
 from interlock.protocol.messages import VERSION
 from interlock.runtime.bus_errors import BusError
@@ -50,30 +51,25 @@ class _Value(Protocol):
 class Speaks:
     """The version to write: the lowest of all machines that are there, as they tell of themselves.
 
-    Machines look at each other every 2 s. One that cannot be read, and a broker that is away, change nothing.
+    One that cannot be read, and a broker that is away, change nothing.
     """
 
-    def __init__(
-        self,
-        nodes: Callable[[], Awaitable[Mapping[str, _Value]]],
-        newest: int,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Look at what ``nodes`` gives, by the clock ``now``; never speak newer than ``newest``."""
-        self._nodes, self._newest, self._now = nodes, newest, now
-        self._looked: float | None = None
+    def __init__(self, nodes: Callable[[], Awaitable[Mapping[str, _Value]]], newest: int) -> None:
+        """Look at what ``nodes`` gives; never speak newer than ``newest``."""
+        self._nodes, self._newest = nodes, newest
         self.version = newest
         """As it was when it was last looked."""
 
-    async def current(self) -> int:
-        """Return the version to write now; look again if it is time to."""
-        due = self._looked is None or self._now() - self._looked > _LOOK_SECONDS
-        if self._newest > 1 and due:
-            self._looked = self._now()  # before: of those who ask at once only the first looks
-            await self._look()
-        return self.version
+    async def keep_looking(self) -> None:
+        """Look every 2 s until cancelled: nobody who writes a message waits for that."""
+        while self._newest > 1:
+            await anyio.sleep(_LOOK_SECONDS)
+            await self.look()
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Look once."""
+        if self._newest == 1:
+            return
         try:
             nodes = await self._nodes()
         except BusError as error:

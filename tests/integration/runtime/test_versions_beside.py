@@ -86,12 +86,13 @@ async def test_an_upgrade_loses_nothing(
     bus: Bus, broker: BrokerAddress, ns: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As long as a machine of version 1 is there its messages are spoken and it reads all; afterwards the new ones."""
-    monkeypatch.setattr(versions, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(versions, "_LOOK_SECONDS", 0.05)
     async with ScriptedServer(_script) as server:
         monkeypatch.setenv("INTERLOCK_MODEL_URL", server.url)
         monkeypatch.setenv("INTERLOCK_MODEL", "m")
         async with _machine(broker, ns, VERSION) as new:
             async with _machine(broker, ns, 1) as old:
+                await eventually(lambda: [one._speaks.version for one in (bus, new, old)] == [1, 1, 1])
                 state, entries = await _run(bus, "j1")
                 assert {entry.message.v for entry in entries} == {1}
                 assert (old.unreadable, new.unreadable, bus.unreadable) == (0, 0, 0)
@@ -99,6 +100,7 @@ async def test_an_upgrade_loses_nothing(
                 again = _retried(state, ns)
                 with pytest.raises(NotInVersion, match=r"job\.retried cannot be written in version 1"):
                     await bus.append(again)
+            await eventually(lambda: [one._speaks.version for one in (bus, new)] == [VERSION, VERSION])
             state, entries = await _run(bus, "j2")
             assert {entry.message.v for entry in entries} == {VERSION}
             assert all(entry.message.exchanges for entry in entries if isinstance(entry.message, TaskResult))
@@ -178,23 +180,28 @@ async def test_the_lowest_version_is_spoken(bodies: list[bytes], spoken: int) ->
     async def nodes() -> dict[str, _Told]:
         return {str(number): _Told(body) for number, body in enumerate(bodies)}
 
-    assert await Speaks(nodes, 2).current() == spoken
+    speaks = Speaks(nodes, 2)
+    await speaks.look()
+    assert speaks.version == spoken
 
 
-async def test_machines_are_looked_at_now_and_then() -> None:
-    """Not for each message, but soon enough after a machine came or went."""
-    looked, clock = list[float](), [0.0]
+async def test_machines_are_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Soon after a machine came or went its version counts, or no more; who speaks the oldest need not look."""
+    monkeypatch.setattr(versions, "_LOOK_SECONDS", 0.01)
+    there = {"n": _Told(b'{"protocol":1}')}
 
     async def nodes() -> dict[str, _Told]:
-        looked.append(clock[0])
-        return {"n": _Told(b'{"protocol":1}')} if len(looked) == 1 else {}
+        return there
 
-    speaks = Speaks(nodes, 2, lambda: clock[0])
-    for clock[0], spoken in ((0.0, 1), (1.0, 1), (2.0, 1), (2.1, 2), (3.0, 2)):
-        assert await speaks.current() == spoken
-    assert looked == [0.0, 2.1]
-    assert await Speaks(nodes, 1).current() == 1
-    assert looked == [0.0, 2.1]
+    speaks = Speaks(nodes, 2)
+    async with anyio.create_task_group() as group:
+        group.start_soon(speaks.keep_looking)
+        await eventually(lambda: speaks.version == 1)
+        there.clear()
+        await eventually(lambda: speaks.version == 2)
+        group.cancel_scope.cancel()
+    with anyio.fail_after(5):
+        await Speaks(nodes, 1).keep_looking()
 
 
 @pytest.mark.parametrize(("given", "newest"), [(None, VERSION), ("", VERSION), ("1", 1), (" 2 ", 2)])
