@@ -7,7 +7,7 @@ import anyio
 
 from interlock.protocol.messages import Envelope
 from interlock.protocol.subjects import chain_subjects, log_subject, parse_log_subject
-from interlock.runtime._batch import Ready, portions, publish_batch
+from interlock.runtime._batch import WORTH, Ready, portions, publish_batch
 from interlock.runtime._jetstream import NO_ROOM, SEQUENCE_WRONG, Raw, answer_of, direct_get, last_on, lead
 from interlock.runtime._wire import Wire
 from interlock.runtime.bus_errors import (
@@ -61,12 +61,18 @@ class Appender:
             return await self._settle(message, subject, body, full)
 
     async def append_all(self, messages: Sequence[Sending]) -> list[int | BusError]:
-        """Append messages of different chains at once; return for each its sequence, or why it did not enter."""
+        """Append messages of different chains at once; return for each its sequence, or why it did not enter.
+
+        Few of them go beside each other, many as a batch.
+        """
         await self._see_leader()
         ready = [_ready(*one) for one in messages]
         outcomes: list[int | BusError] = []
         for portion in portions(ready):
             these = messages[len(outcomes) : len(outcomes) + len(portion)]
+            if len(these) < WORTH:
+                outcomes += await _each(these, self.append)
+                continue
             try:
                 outcomes += await publish_batch(self._wire, portion)
             except BrokerUnreachable as error:  # it was not whole, so nothing of it entered
@@ -146,18 +152,24 @@ class Appender:
 
 async def _each(messages: Sequence[Sending], send: Callable[..., Awaitable[int]]) -> list[int | BusError]:
     """Send messages beside each other; return for each what came of it."""
+    if len(messages) == 1:
+        return [await _outcome(send, messages[0])]
     outcomes: dict[int, int | BusError] = {}
 
     async def one(position: int, sending: Sending) -> None:
-        try:
-            outcomes[position] = await send(*sending)
-        except BusError as error:
-            outcomes[position] = error
+        outcomes[position] = await _outcome(send, sending)
 
     async with anyio.create_task_group() as group:
         for position, sending in enumerate(messages):
             group.start_soon(one, position, sending)
     return [outcomes[position] for position in range(len(messages))]
+
+
+async def _outcome(send: Callable[..., Awaitable[int]], sending: Sending) -> int | BusError:
+    try:
+        return await send(*sending)
+    except BusError as error:
+        return error
 
 
 def _ready(message: Envelope, body: bytes, headers: Mapping[str, str]) -> Ready:

@@ -1,7 +1,8 @@
 """Atomic batches: many messages for chains of their own, let in all together or not at all, with one answer for all.
 
 A batch (nats-server 2.12, ADR-50) costs a third of what its messages cost one by one, and no message of it stands in
-the log without the others. The broker checks each against the end of its chain, as it does with single ones.
+the log without the others. The broker checks each against the end of its chain, as it does with single ones. But it
+makes a folder for each batch, with files that it syncs and deletes again, so only many messages are worth one.
 """
 
 import uuid
@@ -14,6 +15,9 @@ from interlock.runtime._wire import Wire
 _BATCH = "Nats-Batch-Id"
 _POSITION = "Nats-Batch-Sequence"
 _COMMIT = "Nats-Batch-Commit"
+
+WORTH = 64
+"""From so many messages on a batch costs less than its messages alone: a batch by itself takes 1 to 2 ms."""
 
 MOST = 256
 """The most messages of a batch: the broker takes 1,000."""

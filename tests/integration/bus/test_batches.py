@@ -8,7 +8,7 @@ from tests.killable_broker import KillableBroker
 
 from interlock.protocol import codec
 from interlock.protocol.errors import BodyTooLarge
-from interlock.runtime._batch import MOST, MOST_BYTES, Ready, portions
+from interlock.runtime._batch import MOST, MOST_BYTES, WORTH, Ready, portions
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.bus import Bus, BusSettings
 from interlock.runtime.bus_errors import AnswerRefused, BrokerUnreachable
@@ -35,25 +35,26 @@ async def test_each_message_learns_where_it_stands(bus: Bus) -> None:
     assert await _log(bus) == {message.id: seq for message, seq in zip(messages, outcomes, strict=True)}
 
 
-async def test_one_that_is_refused_keeps_no_other_out(bus: Bus) -> None:
-    """A message whose chain has moved on learns that, and the others enter."""
+@pytest.mark.parametrize("others", [1, WORTH])
+async def test_one_that_is_refused_keeps_no_other_out(bus: Bus, others: int) -> None:
+    """A message whose chain has moved on learns that, and the others enter, be they few or a batch."""
     first = assigned(bus.ns, task="taken")
     seq = await bus.append(first)
-    late, other, answer = assigned(bus.ns, task="taken"), assigned(bus.ns, task="free"), result(first, seq)
-    outcomes = await bus.append_all([(late, {}), (other, {})])
-    assert isinstance(outcomes[0], AnswerRefused)
-    assert str(seq) in str(outcomes[0])
-    assert isinstance(outcomes[1], int)
-    more = assigned(bus.ns, task="more")
-    outcomes = await bus.append_all([(answer, {}), (more, {})])
-    assert await _log(bus) == {first.id: 1, other.id: 2, answer.id: outcomes[0], more.id: outcomes[1]}
+    late, free = assigned(bus.ns, task="taken"), [assigned(bus.ns, task=f"free{number}") for number in range(others)]
+    refused, *entered = await bus.append_all([(late, {}), *((message, {}) for message in free)])
+    assert isinstance(refused, AnswerRefused)
+    assert str(seq) in str(refused)
+    answer = result(first, seq)
+    [answered] = await bus.append_all([(answer, {})])
+    places = {message.id: place for message, place in zip(free, entered, strict=True)}
+    assert await _log(bus) == {first.id: 1, **places, answer.id: answered}
 
 
 async def test_a_batch_whose_answer_was_lost_stands_once(broker: BrokerAddress, ns: str) -> None:
     """Where the connection breaks before the answer, what entered is found, and nothing enters twice."""
     settings = BusSettings(settle_seconds=10)
     async with Proxy.run(broker) as proxy, Bus.connect(proxy.address, ns, "test", settings=settings) as bus:
-        messages = [assigned(ns, task=f"t{number}") for number in range(20)]
+        messages = [assigned(ns, task=f"t{number}") for number in range(WORTH + 20)]
         proxy.lose_replies = True
         outcomes: list[int | Exception] = []
         async with anyio.create_task_group() as group:
@@ -77,8 +78,8 @@ async def test_nothing_enters_later_by_itself(killable_broker: KillableBroker, n
         with anyio.fail_after(10):
             while bus.is_connected:
                 await anyio.lowlevel.checkpoint()
-            outcomes = await bus.append_all([(assigned(ns, task=f"t{number}"), {}) for number in range(3)])
-        assert [type(one) for one in outcomes] == [BrokerUnreachable] * 3
+            outcomes = await bus.append_all([(assigned(ns, task=f"t{number}"), {}) for number in range(WORTH)])
+        assert [type(one) for one in outcomes] == [BrokerUnreachable] * WORTH
         await killable_broker.restart()
         await bus.wait_connected()
         assert await _log(bus) == {}
