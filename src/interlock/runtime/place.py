@@ -73,15 +73,21 @@ async def open_log(place: Place, name: str) -> AsyncIterator[Bus]:
     :raises BrokerError: the embedded broker cannot be started
     :raises BusError: the broker cannot be reached
     """
-    until = anyio.current_time() + _SETTLED
     async with AsyncExitStack() as stack:
-        while True:
-            reached = replace(place, nats=place.nats or running_broker(place.state))
-            try:
-                bus, _ = await stack.enter_async_context(open_bus(reached, name))
-                break
-            except StateFolderInUse:  # by a command whose broker cannot be reached yet, or any more
-                if anyio.current_time() > until:
-                    raise
-                await anyio.sleep(_LOOK)
-        yield bus
+        yield await _reached(place, name, stack)
+
+
+async def _reached(place: Place, name: str, stack: AsyncExitStack) -> Bus:
+    from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed  # noqa: PLC0415 -- rare
+
+    in_use = retry_if_exception_type(StateFolderInUse)  # by a command whose broker cannot be reached yet, or any more
+    attempts = AsyncRetrying(
+        retry=in_use, stop=stop_after_delay(_SETTLED), wait=wait_fixed(_LOOK), sleep=anyio.sleep, reraise=True
+    )
+    return await attempts(_reach, place, name, stack)
+
+
+async def _reach(place: Place, name: str, stack: AsyncExitStack) -> Bus:
+    reached = replace(place, nats=place.nats or running_broker(place.state))
+    bus, _ = await stack.enter_async_context(open_bus(reached, name))
+    return bus
