@@ -188,11 +188,12 @@ class Serving:
 
     async def _work_and_acknowledge(self, delivery: Delivery, work: _Work) -> None:
         with self._told.work(delivery.message.job) as scope:
-            async with delivery.keep_alive(), self._turnstile.enter(alone=_is_suspect(delivery)):
-                await work(delivery)
-            await delivery.ack()
-        if scope.cancelled_caught:  # its job was killed
-            await self._put_aside(delivery)
+            if not scope.cancel_called:  # a call of a model could be sent before the cancellation is noticed
+                async with delivery.keep_alive(), self._turnstile.enter(alone=_is_suspect(delivery)):
+                    await work(delivery)
+                await delivery.ack()
+                return
+        await self._put_aside(delivery)  # its job was killed
 
     async def _put_aside(self, delivery: Delivery) -> None:
         """Say nothing of a message whose job is killed, until it is seen that the job's end stands in the log."""
