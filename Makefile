@@ -24,7 +24,7 @@ COMPILE = $(LOCK_VENV)/bin/uv pip compile --quiet --no-config --universal --pyth
 TESTS := $(wildcard tests/unit tests/property tests/model tests/integration tests/security)
 PROJECT_TESTS := tests/unit/test_layout.py $(wildcard tests/unit/test_project_*.py)
 
-.PHONY: help install install-local demo test test-failed test-local chaos bench-stop bench-recovery bench-memory agentdojo search check format lock clean
+.PHONY: help install install-local demo test test-failed test-local chaos chaos-tests storm bench-stop bench-recovery bench-memory agentdojo search check format lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -59,8 +59,13 @@ test-local: install-local
 	$(BIN)/pytest -m local_model tests
 
 # Breaks networks, brokers and processes. `make chaos SEED=n` repeats a run. The last line is JSON.
-chaos: install
+chaos: chaos-tests storm
+
+chaos-tests: install
 	INTERLOCK_CHAOS_SEED=$(SEED) $(BIN)/pytest -n auto --maxprocesses 2 --timeout 600 -rP -m chaos tests/chaos
+
+# Whole jobs under kill -9, judged from outside; the last line is JSON.
+storm: install
 	$(BIN)/python -m tests.chaos.storm --seed $(SEED) $(STORM)
 
 bench-stop: install

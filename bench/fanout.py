@@ -65,6 +65,7 @@ def main() -> None:
         "profile": "durable" if options.durable else "fast",
         "items": options.items,
         "parallel": options.parallel,
+        "ahead": options.ahead,
         "latency_ms": options.latency,
     }
     if options.json:
@@ -77,10 +78,14 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.fanout", description="Items per second, against by hand.")
     parser.add_argument("--items", type=int, default=1000)
     parser.add_argument("--parallel", type=int, default=64)
+    parser.add_argument("--ahead", type=int, help="tasks assigned beyond that (default: half as many, with --latency)")
     parser.add_argument("--latency", type=float, default=0, metavar="MS", help="of each call to the model")
     parser.add_argument("--durable", action="store_true", help="sync the log before anything counts as written")
     parser.add_argument("--json", action="store_true")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.ahead is None:  # with no latency there is nothing to wait for
+        options.ahead = options.parallel // 2 if options.latency else 0
+    return options
 
 
 @contextmanager
@@ -134,7 +139,7 @@ async def _by_hand(url: str, items: int, parallel: int) -> list[float]:
 def _interlock(folder: Path, url: str, options: argparse.Namespace) -> tuple[list[float], CpuWatch]:
     """Return when each task was closed, and what all processes took."""
     (folder / "items.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in range(options.items)))
-    (folder / "team.yaml").write_text(json.dumps(_team(options.parallel)))
+    (folder / "team.yaml").write_text(json.dumps(_team(options.parallel, options.ahead)))
     command = [sys.executable, "-m", "interlock.runtime.cli", "run", "team.yaml", "bench", "--json"]
     with (folder / "errors").open("w+") as errors:
         process = subprocess.Popen(
@@ -152,7 +157,7 @@ def _interlock(folder: Path, url: str, options: argparse.Namespace) -> tuple[lis
     return anyio.run(_closings, folder / "state"), cpu
 
 
-def _team(parallel: int) -> dict[str, Any]:
+def _team(parallel: int, ahead: int) -> dict[str, Any]:
     return {
         "interlock": 1,
         "team": "bench",
@@ -166,7 +171,7 @@ def _team(parallel: int) -> dict[str, Any]:
                 "verify": {"criteria": [{"judge": "It names the item."}]},
             }
         ],
-        "limits": {"parallel": parallel},
+        "limits": {"parallel": parallel, "ahead": ahead},
     }
 
 

@@ -353,7 +353,7 @@ def _blocked_tasks(state: JobState) -> tuple[CloseTask, ...]:
 
 
 def _room(state: JobState, window: int | None) -> int:
-    limit = state.submitted.team.limits.parallel if state.submitted else 0
+    limit = state.submitted.team.limits.open if state.submitted else 0
     limit = limit if window is None else min(limit, window)
     return max(0, limit - state.open)
 

@@ -307,8 +307,16 @@ class Limits(Strict):
 
     parallel: int = Field(default=64, ge=1, le=10_000)
     """The most tasks of one job that are assigned and not yet closed."""
+    ahead: int = Field(default=0, ge=0, le=10_000)
+    """How many more may be assigned, so that an agent that ends one finds the next at hand. A task is handed over three
+    times before the next one begins in its place; with short tasks agents wait for that."""
     question_seconds: float = Field(default=3600, gt=0)
     """How long a person has for the answer to a question; afterwards its default counts, which is a no."""
+
+    @property
+    def open(self) -> int:
+        """The most tasks that are assigned and not yet closed, those ahead included."""
+        return self.parallel + self.ahead
 
 
 class Team(Strict):

@@ -18,7 +18,7 @@ from interlock.protocol.messages import (
     TaskVerdict,
 )
 
-__all__ = ["NEW_FIELDS", "NEW_KINDS", "NewField", "fields_since", "left_out"]
+__all__ = ["NEW_FIELDS", "NEW_INSIDE", "NEW_KINDS", "NewField", "fields_since", "left_out"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,13 @@ NEW_FIELDS: Mapping[type[Envelope], Mapping[str, NewField]] = {
 """The fields that came later than their kind."""
 
 
+_AHEAD = 2
+"""The version since which the limits of a team may have ``ahead``."""
+
+NEW_INSIDE = frozenset({("Limits", "ahead")})
+"""The fields that came later and stand further inside of a message, each with its model."""
+
+
 def left_out(message: Envelope, version: int) -> frozenset[str]:
     """Return the fields of ``message`` that readers of ``version`` are not told.
 
@@ -59,6 +66,8 @@ def left_out(message: Envelope, version: int) -> frozenset[str]:
     for name, new in later.items():
         if new.needed and getattr(message, name) != kind.model_fields[name].get_default():
             raise NotInVersion(str(kind.model_fields["kind"].default), f"its field {name}", new.since, version)
+    if version < _AHEAD and isinstance(message, JobSubmitted) and message.team.limits.ahead:
+        raise NotInVersion("job.submitted", "limits.ahead of its team", _AHEAD, version)
     return frozenset(later)
 
 

@@ -243,7 +243,7 @@ class Coordinator:
 def _open(submitted: JobSubmitted, since: int, moved: int) -> _Open:
     team = submitted.team
     workers = frozenset(role_of(name, team.team) for name, agent in team.agents.items() if agent.kind == "worker")
-    return _Open(since, moved, workers, Wish(team.limits.parallel, WEIGHTS[submitted.priority]))
+    return _Open(since, moved, workers, Wish(team.limits.open, WEIGHTS[submitted.priority]))
 
 
 def _by_workers(jobs: Mapping[str, _Open]) -> Mapping[frozenset[Role], Mapping[str, Wish]]:

@@ -13,12 +13,14 @@ from tests.oracle import account_of
 
 from interlock.observability.tracing import Tracing
 from interlock.protocol.control import JobScope
+from interlock.protocol.errors import NotInVersion
 from interlock.protocol.items import Priority
 from interlock.protocol.messages import JobRetried, TaskAssigned, TaskResult, Verdict
 from interlock.protocol.state import Entry, JobState
 from interlock.protocol.subjects import log_subjects, partition_of
 from interlock.runtime import carrying
-from interlock.runtime.bus import Bus
+from interlock.runtime.address import BrokerAddress
+from interlock.runtime.bus import Bus, BusSettings
 from interlock.runtime.client import read_job, submit, watch
 from interlock.runtime.coordinator import Coordinator
 from interlock.runtime.killswitch import command
@@ -199,3 +201,20 @@ async def put_back(bus: Bus, state: JobState) -> None:
     await bus.append(
         JobRetried(id=uuid.uuid4().hex, ns=bus.ns, job="j1", at=datetime.now(UTC), answers=state.head, tasks=("s:1",))
     )
+
+
+async def test_tasks_ahead_are_assigned_beyond_the_limit(bus: Bus) -> None:
+    """As many tasks as the limit says are under way, and those ahead wait already, no more."""
+    await give(bus, team_of({"step": "s", "for_each": list(range(40))}, limits={"parallel": 8, "ahead": 2}))
+    async with managed(bus), crew(bus, slots=4):
+        await ended(bus, "j1")
+    assert account_of(await log_of(bus), "s").peak == 10
+
+
+async def test_a_team_with_tasks_ahead_is_for_no_older_version(broker: BrokerAddress, ns: str) -> None:
+    """Machines of version 1 could not read its limits, so the job is refused while they are there."""
+    team = team_of({"step": "s"}, limits={"parallel": 8, "ahead": 2})
+    async with Bus.connect(broker, ns, "old", settings=BusSettings(newest=1)) as old:
+        with pytest.raises(NotInVersion, match=r"limits\.ahead"):
+            await give(old, team)
+        await give(old, team_of({"step": "s"}))

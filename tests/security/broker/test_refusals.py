@@ -200,9 +200,8 @@ async def test_listening_is_refused_over_the_bus(operator: BrokerAddress, caplog
         with pytest.raises(SubscribeDenied):
             async with bus.listen("j1"):
                 pass
-        async with bus.orders.heard() as heard:  # it has to look
-            with pytest.raises(anyio.WouldBlock):
-                heard.receive_nowait()
+        async with bus.orders.heard():  # nothing is asked for: it has to look
+            pass
         with pytest.raises(BusError):
             async with bus.follow() as batches:
                 await anext(batches)

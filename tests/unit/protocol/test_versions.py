@@ -16,7 +16,7 @@ from interlock.protocol.machine import fold
 from interlock.protocol.messages import MESSAGE_TYPES, VERSION, Envelope
 from interlock.protocol.schema import message_schema
 from interlock.protocol.state import Entry
-from interlock.protocol.versions import NEW_FIELDS, NEW_KINDS, left_out
+from interlock.protocol.versions import NEW_FIELDS, NEW_INSIDE, NEW_KINDS, left_out
 
 DATA = Path(__file__).parents[2] / "data"
 LOG = [json.loads(line) for line in (DATA / "messages-v1.jsonl").read_text().splitlines()]
@@ -114,7 +114,7 @@ def test_all_that_is_new_stands_in_the_table() -> None:
     new = {
         (name, field) for name in then for field in set(now[name].get("properties", {})) - set(_properties(then, name))
     }
-    assert new == {(model.__name__, field) for model, fields in NEW_FIELDS.items() for field in fields}
+    assert new == {(model.__name__, field) for model, fields in NEW_FIELDS.items() for field in fields} | NEW_INSIDE
     assert {names[name] for name in set(now) - set(then) if name in names} == set(NEW_KINDS)
     for name in then:
         for field, was in _properties(then, name).items():
@@ -128,10 +128,11 @@ def _properties(definitions: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _bare(schema: Any) -> Any:
-    """Return a schema without its words."""
+    """Return a schema without its words, and without what is new inside of it."""
+    left = {"title", "description", *(field for _, field in NEW_INSIDE)}
     match schema:
         case dict():
-            return {key: _bare(value) for key, value in schema.items() if key not in {"title", "description"}}
+            return {key: _bare(value) for key, value in schema.items() if key not in left}
         case list():
             return [_bare(one) for one in schema]
         case _:
