@@ -7,6 +7,8 @@ import signal
 import sys
 from pathlib import Path
 
+import anyio
+
 from interlock.testing._script import Answer, Script
 from interlock.testing._server import ScriptedServer
 
@@ -29,7 +31,7 @@ def main() -> None:
     except _NoScript as problem:
         parser.error(str(problem))
     try:
-        asyncio.run(_serve(script, options.port))
+        anyio.run(_serve, script, options.port, backend_options={"use_uvloop": sys.platform != "win32"})
     except OSError as problem:
         parser.error(f"port {options.port}: {problem.strerror or problem}")
 
