@@ -23,13 +23,21 @@ _FORGET_SECONDS = 30
 class Follow:
     """An endless iterator of batches. Each connection gets a consumer of its own that begins after the last entry."""
 
-    def __init__(self, wire: Wire, reader: Reader, stream: str, filters: Sequence[str], from_sequence: int) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        reader: Reader,
+        stream: str,
+        filters: Sequence[str],
+        from_sequence: int,
+        pause: float | None = None,
+    ) -> None:
         self._wire = wire
         self._reader = reader
         self._stream = stream
         self._filters = list(filters)
         self._next = max(1, from_sequence)
-        self._pull = Pull(wire, AHEAD, self._prepare, self._receive, self._count_waiting)
+        self._pull = Pull(wire, AHEAD, self._prepare, self._receive, self._count_waiting, pause)
         self._consumer: str | None = None
         self._consumer_seq = 0
         self._waiting: deque[Pulled] = deque()

@@ -5,6 +5,7 @@ outstanding credit; credit and what is held never exceed the limit together. Eac
 its own, so that nothing asked for in an earlier one can come on top.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -36,10 +37,12 @@ _REQUEST = b'{"batch":%%d,"expires":%d,"idle_heartbeat":%d}' % (
     int(EXPIRES_SECONDS * NS_PER_SECOND),
     int(HEARTBEAT_SECONDS * NS_PER_SECOND),
 )
+_REQUEST_WHAT_IS_THERE = b'{"batch":%d,"no_wait":true}'
 
 RETRY_SECONDS = 0.25
 _TOKENS_WITHOUT_DOMAIN = 9
 TEMPORARY = (BrokerUnreachable, ReplyMissing, NobodyListens, LeaderMissing)
+_NOTHING_THERE = "404"
 _ENDED = frozenset({"404", "408", "409"})
 
 
@@ -67,6 +70,7 @@ class Pull:
         prepare: Callable[[], Awaitable[str]],
         receive: Callable[[Pulled], bool],
         held: Callable[[], int],
+        pause: float | None = None,
     ) -> None:
         self._wire = wire
         self._limit = limit
@@ -75,6 +79,9 @@ class Pull:
         self._receive = receive
         """Takes a message; False: something is missing before it, begin a new era."""
         self._held = held
+        self._pause = pause
+        """Seconds until it asks again once it has all that was there; None: the broker sends what comes as it comes."""
+        self._resting: asyncio.TimerHandle | None = None
         self._outstanding = 0
         self._era: anyio.Event | None = None
         self._heard = 0.0
@@ -103,13 +110,24 @@ class Pull:
     def ask(self) -> None:
         """Ask for as much as there is room for, once that is worth a request."""
         room = self._limit - self._held() - self._outstanding
-        if not self._inbox or room < 1 or (self._outstanding and room < self._limit // 4):
+        enough = 1 if not self._outstanding else self._limit if self._pause is not None else self._limit // 4
+        if not self._inbox or self._resting or room < max(1, enough):
             return
         if not self._outstanding:
             self._heard = time.monotonic()
         self._outstanding += room
         with suppress(BrokerUnreachable):  # the era ends with the connection
-            self._wire.send(self._next, _REQUEST % room, self._inbox)
+            request = _REQUEST if self._pause is None else _REQUEST_WHAT_IS_THERE
+            self._wire.send(self._next, request % room, self._inbox)
+
+    def _rest(self, seconds: float) -> None:
+        """Ask for nothing until so many seconds have passed."""
+        self._outstanding = 0
+        self._resting = asyncio.get_running_loop().call_later(seconds, self._wake)
+
+    def _wake(self) -> None:
+        self._resting = None
+        self.ask()
 
     @property
     def _next(self) -> str:
@@ -160,6 +178,9 @@ class Pull:
                 raise self._denied
         finally:
             self._inbox = ""
+            if self._resting:
+                self._resting.cancel()
+                self._resting = None
             with anyio.CancelScope(shield=True):
                 await self._wire.unsubscribe(subscription)
 
@@ -184,7 +205,9 @@ class Pull:
         """Take back the credit of a request that ended; where it is not said how much that is, begin a new era."""
         status = headers.get("Status", "")
         unused = headers.get("Nats-Pending-Messages")
-        if status in _ENDED and unused is not None:
+        if status == _NOTHING_THERE and self._pause is not None:
+            self._rest(self._pause)
+        elif status in _ENDED and unused is not None:
             self._outstanding = max(0, self._outstanding - int(unused))
         elif status != "100":
             _log.warning("the broker ended a pull from %s: %s %s", self._subject, status, headers.get("Description"))

@@ -205,16 +205,17 @@ class Bus:
         return message, body, {_KIND: type(message).model_fields["kind"].default, **headers}
 
     def follow(
-        self, filters: Sequence[str] | None = None, from_sequence: int = 1
+        self, filters: Sequence[str] | None = None, from_sequence: int = 1, *, pause: float | None = None
     ) -> AbstractAsyncContextManager[Follow]:
         """Follow the entries on ``filters`` (all by default) from a sequence on: ``async for batch in ...``.
 
         In order, without a gap, through lost connections. ``batch.pending`` is 0 once the follower has caught up; the
         first batch comes at once, empty where there is nothing yet. Filters must not overlap. Entries that nobody can
-        read are left out, logged and counted in ``unreadable``.
+        read are left out, logged and counted in ``unreadable``. With a ``pause`` of so many seconds between two looks
+        they come in larger batches, for less computing on both sides: that is for who only shows them.
         """
         chosen = filters if filters is not None else [log_subjects(self.ns)]
-        return Follow(self._wire, self._reader, self._stream, chosen, from_sequence).open()
+        return Follow(self._wire, self._reader, self._stream, chosen, from_sequence, pause).open()
 
     def pull(
         self,

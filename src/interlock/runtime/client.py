@@ -26,6 +26,9 @@ __all__ = ["JobNotFound", "Progress", "history", "new_job_id", "read_job", "read
 
 _log = logging.getLogger(__name__)
 
+_GLANCE = 0.1
+"""Seconds between two looks of who only watches: what comes meanwhile is read in one go."""
+
 
 class JobNotFound(LookupError):
     """No such job in the log."""
@@ -106,7 +109,7 @@ async def watch(bus: Bus, job: str) -> AsyncGenerator[Progress, None]:
     entries at hand ended.
     """
     lean = LeanFold()
-    async with bus.follow([job_subjects(bus.ns, job)]) as batches:
+    async with bus.follow([job_subjects(bus.ns, job)], pause=_GLANCE) as batches:
         async for batch in batches:
             lean.take_all(batch.entries)
             yield Progress(tuple(batch.entries), lean.state)

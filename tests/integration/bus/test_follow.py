@@ -12,6 +12,7 @@ from tests.killable_broker import KillableBroker
 from interlock.protocol.codec import encode
 from interlock.protocol.subjects import job_subjects, log_subject
 from interlock.runtime import _pull
+from interlock.runtime._follow import AHEAD
 from interlock.runtime._jetstream import api
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.bus import Bus
@@ -153,3 +154,25 @@ async def test_leaving_takes_the_consumer_away(bus: Bus) -> None:
     async with bus.follow() as batches:
         await anext(batches)
     assert (await api(bus._wire, f"CONSUMER.NAMES.IL_{bus.ns}"))["total"] == 0
+
+
+async def test_who_looks_now_and_then_misses_nothing(killable_broker: KillableBroker, ns: str) -> None:
+    """With pauses, all entries come once and in order: more than fit at once, and those after a break."""
+    async with Bus.connect(killable_broker.address, ns, "test") as bus:
+        seqs = [await bus.append(assigned(ns, task=f"t{number}")) for number in range(AHEAD + 40)]
+        seen: list[int] = []
+        batches_read = 0
+        async with bus.follow(pause=0.02) as batches:
+            with anyio.fail_after(30):
+                async for batch in batches:
+                    batches_read += 1
+                    seen += [entry.seq for entry in batch.entries]
+                    if len(seen) == AHEAD + 40:
+                        await killable_broker.kill()
+                        await killable_broker.restart()
+                        await bus.wait_connected()
+                        seqs += [await bus.append(assigned(ns, task=f"u{number}")) for number in range(30)]
+                    if len(seen) == len(seqs):
+                        break
+    assert seen == seqs
+    assert batches_read < len(seqs) / 4
