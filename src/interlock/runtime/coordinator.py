@@ -17,7 +17,6 @@ import anyio
 from anyio.abc import TaskGroup
 
 from interlock.observability.tracing import Tracing
-from interlock.protocol.base import Role, role_of
 from interlock.protocol.messages import JobClosed, JobRetried, JobSubmitted
 from interlock.protocol.shares import WEIGHTS, Wish, shares
 from interlock.protocol.state import Entry
@@ -44,7 +43,7 @@ _AHEAD = 2
 """How many times the agents' places the open tasks of all jobs may be: what waits already need not be waited for."""
 
 Rooms = Callable[[], Awaitable[Mapping[str, int]]]
-"""Returns how many messages the processes of each role can have in hand together."""
+"""Returns how many tasks the workers of each team can have in hand together."""
 
 
 Lease = Callable[[Callable[[int], Coroutine[Any, Any, None]]], Coroutine[Any, Any, None]]
@@ -63,8 +62,7 @@ class _Open:
     """Where its log begins."""
     moved: int
     """What made it open: where it was submitted, or put back last."""
-    workers: frozenset[Role]
-    """Whose hands it wants."""
+    team: str
     wish: Wish
 
 
@@ -229,10 +227,9 @@ class Coordinator:
     def _share(self) -> None:
         """Share the workers of each team out between its open jobs; alone, a job is bound by its own limit only."""
         windows: dict[str, int] = {}
-        for workers, wishes in _by_workers(self._open).items():
-            room = sum(self._room.get(role, 0) for role in workers)
-            if len(wishes) > 1 and room:
-                windows |= shares(wishes, room * _AHEAD)
+        for team, wishes in _by_team(self._open).items():
+            if len(wishes) > 1 and team in self._room:
+                windows |= shares(wishes, self._room[team] * _AHEAD)
         grown = [job for job in self._kept if windows.get(job) != self._windows.get(job)]
         self._windows.clear()
         self._windows.update(windows)
@@ -242,13 +239,12 @@ class Coordinator:
 
 def _open(submitted: JobSubmitted, since: int, moved: int) -> _Open:
     team = submitted.team
-    workers = frozenset(role_of(name, team.team) for name, agent in team.agents.items() if agent.kind == "worker")
-    return _Open(since, moved, workers, Wish(team.limits.open, WEIGHTS[submitted.priority]))
+    return _Open(since, moved, team.team, Wish(team.limits.open, WEIGHTS[submitted.priority]))
 
 
-def _by_workers(jobs: Mapping[str, _Open]) -> Mapping[frozenset[Role], Mapping[str, Wish]]:
-    """Return what the jobs wish, by whose hands they want: those of one team want the same."""
-    wishes: dict[frozenset[Role], dict[str, Wish]] = {}
+def _by_team(jobs: Mapping[str, _Open]) -> Mapping[str, Mapping[str, Wish]]:
+    """Return what the jobs wish, by the team whose workers they want."""
+    wishes: dict[str, dict[str, Wish]] = {}
     for job, known in jobs.items():
-        wishes.setdefault(known.workers, {})[job] = known.wish
+        wishes.setdefault(known.team, {})[job] = known.wish
     return wishes

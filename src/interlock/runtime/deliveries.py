@@ -30,6 +30,9 @@ _ACK, _NAK, _PROGRESS, _TERM = b"+ACK", b"-NAK", b"+WPI", b"+TERM"
 _MAX_ACK_PENDING = 100_000
 _MAX_WAITING = 8192
 _LEAVE_SECONDS = 1.0
+_LONGEST_BEAT = 1.5
+"""Seconds between two signs of a holder, at most. The broker's patience counts from the last one: the longer ago that may
+have been, the sooner others can get the work of who is cut off and still at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +211,7 @@ class Deliveries:
 
     @property
     def _beat_seconds(self) -> float:
-        return self._options.ack_wait / 3
+        return min(self._options.ack_wait / 3, _LONGEST_BEAT)
 
     async def _prepare(self) -> str:
         """Make sure of the role's consumer: bring it to these settings, or, where agents make none, look for it."""

@@ -21,8 +21,9 @@ __all__ = ["MAX_DEATHS", "SUSPECT", "Deaths", "Turnstile"]
 SUSPECT = 3
 """At which delivery a message is worked on alone: two that had it before ended."""
 
-MAX_DEATHS = 3
-"""How many processes may end over a message alone before it is answered as failed."""
+MAX_DEATHS = 6
+"""How many processes may end over a message alone before it is answered as failed. Who is killed from outside again and
+again, while it has just this one in hand, is as good as never killed so often."""
 
 _REMEMBERED = 24 * 3600.0
 """Seconds for which a death is remembered."""

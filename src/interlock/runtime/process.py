@@ -135,6 +135,7 @@ async def _manage(config: ProcessConfig, bus: Bus, tracing: Tracing, ready: Call
         group.start_soon(_cancel_when_drained, told, group.cancel_scope)
         if config.job is not None:
             await Coordinator(bus, tracing).run(config.job, ready)
+            await anyio.sleep_forever()  # its supervisor ends it, and would start again who ends by himself
         else:
             partitions = Partitions(bus, f"{config.name}-{secrets.token_hex(4)}")
             await Coordinator(bus, tracing, rooms=Presence(bus).rooms).run_leased(partitions.run, ready)

@@ -72,7 +72,7 @@ async def test_poison_fails_once_and_its_retry_after_a_repair_succeeds(tmp_path:
     assert [one.poison for one in of_poison if isinstance(one, TaskResult)] == [True]
     assert [one.outcome for one in of_poison if isinstance(one, TaskClosed)] == ["failed"]
     assert not account_of(log, "summarise").doubled
-    assert len((tmp_path / "deaths").read_text()) <= 6
+    assert len((tmp_path / "deaths").read_text()) <= 9
     listed = await interlock("dead-letters", "--json", cwd=tmp_path)
     assert [(one["task"], one["attempts"]) for one in json.loads(listed.out)] == [(f"summarise:{_POISON}", 1)]
     (tmp_path / "scales.py").write_text(_REPAIRED)

@@ -34,7 +34,7 @@ async def managed(bus: Bus, room: int = 0) -> AsyncIterator[Coordinator]:
     """Run a manager of all jobs that knows of so many places for workers."""
 
     async def rooms() -> Mapping[str, int]:
-        return {"w@t": room} if room else {}
+        return {"t": room} if room else {}
 
     coordinator = Coordinator(bus, Tracing(), rooms=rooms)
     async with anyio.create_task_group() as group:
