@@ -31,8 +31,8 @@ _MAX_ACK_PENDING = 100_000
 _MAX_WAITING = 8192
 _LEAVE_SECONDS = 1.0
 _LONGEST_BEAT = 1.5
-"""Seconds between two signs of a holder, at most. The broker's patience counts from the last one: the longer ago that may
-have been, the sooner others can get the work of who is cut off and still at it."""
+"""Seconds between two signs of a holder, at most. The broker's patience counts from the last one: the longer ago that
+may have been, the sooner others can get the work of who is cut off and still at it."""
 
 
 @dataclass(frozen=True, slots=True)
