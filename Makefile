@@ -62,7 +62,7 @@ test-local: install-local
 chaos: chaos-tests storm
 
 chaos-tests: install
-	INTERLOCK_CHAOS_SEED=$(SEED) $(BIN)/pytest -n auto --maxprocesses 2 --timeout 600 -rP -m chaos tests/chaos
+	INTERLOCK_CHAOS_SEED=$(SEED) $(BIN)/pytest -n auto --maxprocesses 2 --dist loadfile --timeout 600 -rP -m chaos tests/chaos
 
 # Whole jobs under kill -9, judged from outside; the last line is JSON.
 storm: install
