@@ -18,10 +18,11 @@ from interlock.runtime.chain import patiently
 
 __all__ = ["MAX_DEATHS", "SUSPECT", "Deaths", "Turnstile"]
 
-SUSPECT = 3
-"""At which delivery a message is worked on alone: two that had it before ended."""
+SUSPECT = 5
+"""At which delivery a message is worked on alone: four that had it before ended. What waits meanwhile is begun later:
+where many processes are killed by chance, few messages should be suspect."""
 
-MAX_DEATHS = 6
+MAX_DEATHS = 4
 """How many processes may end over a message alone before it is answered as failed. Who is killed from outside again and
 again, while it has just this one in hand, is as good as never killed so often."""
 

@@ -82,7 +82,7 @@ def main() -> int:
         "failed": [account.name for account in accounts if account.offences],
     }
     print(json.dumps(found))  # noqa: T201 -- what it is for
-    return int(bool(found["failed"]))
+    return int(any(account.offences and not (options.lenient and account.only_late) for account in accounts))
 
 
 def _options() -> argparse.Namespace:
@@ -91,6 +91,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--scenario", nargs="+", choices=list(SCENARIOS), help="default: all")
     parser.add_argument("--items", type=int, help="of each job (default: what each scenario needs)")
     parser.add_argument("--quick", action="store_true", help="smaller jobs")
+    parser.add_argument(
+        "--lenient", action="store_true", help="exit status 0 where time alone was the matter: for machines in use"
+    )
     parser.add_argument("--json", action="store_true", help="only the last line")
     return parser.parse_args()
 
@@ -101,18 +104,20 @@ async def _play_all(options: argparse.Namespace) -> list[Account]:
     chosen = [name for name in SCENARIOS if name in (options.scenario or SCENARIOS)]
     idle = [name for name in chosen if SCENARIOS[name].idle]
 
-    async def play(names: list[str]) -> None:
+    async def play(names: list[str], *, again: bool = False) -> None:
         for name in names:
-            accounts[name] = await _play(name, options)
+            accounts[name] = await _play(name, options, again=again)
 
     async with anyio.create_task_group() as group:
         group.start_soon(play, idle)
         group.start_soon(play, [name for name in chosen if name not in idle])
-    await play([name for name in chosen if accounts[name].only_late])  # bounds of time get a second look, alone
+    await play(
+        [name for name in chosen if accounts[name].only_late], again=True
+    )  # bounds of time get a second look, alone
     return [accounts[name] for name in chosen]
 
 
-async def _play(name: str, options: argparse.Namespace) -> Account:
+async def _play(name: str, options: argparse.Namespace, *, again: bool) -> Account:
     """Play one scenario in a folder of its own, which is kept where something is wrong."""
     scenario, account, began = SCENARIOS[name], Account(name), time.monotonic()
     items = options.items or (scenario.quick if options.quick else scenario.items)
@@ -121,7 +126,7 @@ async def _play(name: str, options: argparse.Namespace) -> Account:
     try:
         await _play_in(folder, items, dice, account)
     except Exception as error:  # noqa: BLE001 -- told as what the scenario came to
-        account.faults.append(f"the scenario broke off: {_cause(error)!r}")
+        (account.faults if again else account.late).append(f"the scenario broke off: {_cause(error)!r}")
     account.seconds = time.monotonic() - began
     _tell(account, options, folder)
     if not account.offences:
