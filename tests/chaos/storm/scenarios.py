@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -144,7 +145,16 @@ async def _kill_broker(stage: Stage, run: Running) -> None:
         enough = min(stage.items * number // (_BROKER_KILLS + 2), stage.items - 1)
         await stage.server.until(partial(_answered, enough))
         await anyio.sleep(stage.dice.uniform(0, 0.5))
-        stage.strike("broker", [broker_pid(run.process.pid)])
+        stage.strike("broker", [await _broker_of(run)])
+
+
+async def _broker_of(run: Running) -> int:
+    """Return the broker's process, once it has been started again."""
+    with anyio.fail_after(30):
+        while True:
+            with suppress(ValueError, IndexError):  # none, or one that is just beginning or ending
+                return broker_pid(run.process.pid)
+            await anyio.sleep(0.02)
 
 
 async def _all(stage: Stage) -> Played:
