@@ -36,6 +36,9 @@ _LED_SECONDS = 1.0
 Sending: TypeAlias = tuple[Envelope, bytes, Mapping[str, str]]
 """A message, its body on the wire, and its headers."""
 
+_Pair: TypeAlias = tuple[Envelope, Ready]
+"""A message, and the same as it goes to the broker."""
+
 
 class Appender:
     """Appends to the stream of a namespace."""
@@ -48,40 +51,41 @@ class Appender:
 
     async def append(self, message: Envelope, body: bytes, headers: Mapping[str, str]) -> int:
         """Append ``message``, whose body on the wire is ``body``; see ``Bus.append``."""
-        ready = _ready(message, body, headers)
-        subject, full = ready.subject, ready.headers
-        await self._see_leader()
-        try:
-            return await self._publish(subject, body, full)
-        except ReplyMissing:  # it may have entered
-            return await self._settle(message, subject, body, full)
-        except BrokerComplaint as error:
-            if error.code not in _UNSETTLED:
-                raise
-            return await self._settle(message, subject, body, full)
+        return await self._append(message, _ready(message, body, headers))
 
     async def append_all(self, messages: Sequence[Sending]) -> list[int | BusError]:
         """Append messages of different chains at once; return for each its sequence, or why it did not enter.
 
         Few of them go beside each other, many as a batch.
         """
-        await self._see_leader()
-        ready = [_ready(*one) for one in messages]
+        pairs = [(message, _ready(message, body, headers)) for message, body, headers in messages]
         outcomes: list[int | BusError] = []
-        for portion in portions(ready):
-            these = messages[len(outcomes) : len(outcomes) + len(portion)]
-            if len(these) < WORTH:
-                outcomes += await _each(these, self.append)
-                continue
-            try:
-                outcomes += await publish_batch(self._wire, portion)
-            except BrokerUnreachable as error:  # it was not whole, so nothing of it entered
-                outcomes += [error] * len(these)
-            except ReplyMissing:  # all of them may have entered
-                outcomes += await _each(these, self._settle_one)
-            except BusError:  # one of them is the matter; the others may go
-                outcomes += await _each(these, self.append)
+        for portion in portions([ready for _, ready in pairs]):
+            these = pairs[len(outcomes) : len(outcomes) + len(portion)]
+            outcomes += await (self._batch(these) if len(these) >= WORTH else _each(these, self._append))
         return outcomes
+
+    async def _append(self, message: Envelope, ready: Ready) -> int:
+        await self._see_leader()
+        try:
+            return await self._publish(ready)
+        except ReplyMissing:  # it may have entered
+            return await self._settle(message, ready)
+        except BrokerComplaint as error:
+            if error.code not in _UNSETTLED:
+                raise
+            return await self._settle(message, ready)
+
+    async def _batch(self, pairs: Sequence[_Pair]) -> list[int | BusError]:
+        try:
+            await self._see_leader()
+            return list(await publish_batch(self._wire, [ready for _, ready in pairs]))
+        except (BrokerUnreachable, LeaderMissing) as error:  # it was not whole, so nothing of it entered
+            return [error] * len(pairs)
+        except ReplyMissing:  # all of them may have entered
+            return await _each(pairs, self._settle)
+        except BusError:  # one of them is the matter; the others may go
+            return await _each(pairs, self._append)
 
     async def _see_leader(self) -> None:
         """See, in a cluster, that what is sent now is let in now or never: a leader that is alone takes it for later.
@@ -94,46 +98,42 @@ class Appender:
             await lead(self._wire, self._stream)
             self._led_until = anyio.current_time() + _LED_SECONDS
 
-    async def _settle_one(self, message: Envelope, body: bytes, headers: Mapping[str, str]) -> int:
-        ready = _ready(message, body, headers)
-        return await self._settle(message, ready.subject, body, ready.headers)
-
-    async def _publish(self, subject: str, body: bytes, headers: Mapping[str, str]) -> int:
-        reply = await self._wire.request(subject, body, headers)
+    async def _publish(self, ready: Ready) -> int:
+        reply = await self._wire.request(ready.subject, ready.body, ready.headers)
         try:
-            answer = answer_of(subject, reply)
+            answer = answer_of(ready.subject, reply)
         except BrokerComplaint as error:
             if error.code in NO_ROOM:
-                raise LogFull(subject, error.text) from None
+                raise LogFull(ready.subject, error.text) from None
             raise
         self._led_until = anyio.current_time() + _LED_SECONDS
         return int(answer["seq"])
 
-    async def _settle(self, message: Envelope, subject: str, body: bytes, headers: Mapping[str, str]) -> int:
+    async def _settle(self, message: Envelope, ready: Ready) -> int:
         """Find out what became of a message that was sent, and append again what did not enter."""
         seconds = self._settle_seconds / 2 if self._wire.is_up else self._settle_seconds  # up: one look more will do
         with anyio.move_on_after(seconds):
             while True:
                 await self._wire.wait_up()
                 try:
-                    return await self._find_or_append(message, subject, body, headers)
+                    return await self._find_or_append(message, ready)
                 except (ReplyMissing, BrokerUnreachable, LeaderMissing):
                     await anyio.sleep(_RETRY_SECONDS)
                 except BrokerComplaint as error:
                     if error.code not in _UNSETTLED:
                         raise
                     await anyio.sleep(_RETRY_SECONDS)
-        raise AppendInDoubt(subject, message.id)
+        raise AppendInDoubt(ready.subject, message.id)
 
-    async def _find_or_append(self, message: Envelope, subject: str, body: bytes, headers: Mapping[str, str]) -> int:
+    async def _find_or_append(self, message: Envelope, ready: Ready) -> int:
         """Look first. Outside a chain there is nothing to look at: there the id keeps a second copy out."""
-        if EXPECTED in headers:
+        if EXPECTED in ready.headers:
             standing, head = await self._look(message)
             if standing:
                 return standing
             if head != message.answers:
                 raise AnswerRefused(message.task, message.answers, head)
-        return await self._publish(subject, body, headers)
+        return await self._publish(ready)
 
     async def _look(self, message: Envelope) -> tuple[int | None, int]:
         """Walk the chain back from its head: where ``message`` stands in it, if it does, and where the head is."""
@@ -150,24 +150,24 @@ class Appender:
         return await direct_get(self._wire, self._stream, {"seq": answered}) if answered else None
 
 
-async def _each(messages: Sequence[Sending], send: Callable[..., Awaitable[int]]) -> list[int | BusError]:
+async def _each(pairs: Sequence[_Pair], send: Callable[[Envelope, Ready], Awaitable[int]]) -> list[int | BusError]:
     """Send messages beside each other; return for each what came of it."""
-    if len(messages) == 1:
-        return [await _outcome(send, messages[0])]
+    if len(pairs) == 1:
+        return [await _outcome(send, pairs[0])]
     outcomes: dict[int, int | BusError] = {}
 
-    async def one(position: int, sending: Sending) -> None:
-        outcomes[position] = await _outcome(send, sending)
+    async def one(position: int, pair: _Pair) -> None:
+        outcomes[position] = await _outcome(send, pair)
 
     async with anyio.create_task_group() as group:
-        for position, sending in enumerate(messages):
-            group.start_soon(one, position, sending)
-    return [outcomes[position] for position in range(len(messages))]
+        for position, pair in enumerate(pairs):
+            group.start_soon(one, position, pair)
+    return [outcomes[position] for position in range(len(pairs))]
 
 
-async def _outcome(send: Callable[..., Awaitable[int]], sending: Sending) -> int | BusError:
+async def _outcome(send: Callable[[Envelope, Ready], Awaitable[int]], pair: _Pair) -> int | BusError:
     try:
-        return await send(*sending)
+        return await send(*pair)
     except BusError as error:
         return error
 

@@ -110,8 +110,9 @@ class Pull:
     def ask(self) -> None:
         """Ask for as much as there is room for, once that is worth a request."""
         room = self._limit - self._held() - self._outstanding
-        enough = 1 if not self._outstanding else self._limit if self._pause is not None else self._limit // 4
-        if not self._inbox or self._resting or room < max(1, enough):
+        if not self._inbox or self._resting or room < 1:
+            return
+        if self._outstanding and (self._pause is not None or room < self._limit // 4):
             return
         if not self._outstanding:
             self._heard = time.monotonic()

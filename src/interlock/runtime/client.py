@@ -22,7 +22,7 @@ from interlock.runtime.bus_errors import AnswerRefused
 from interlock.runtime.config import NO_TOOLKIT, Toolkit
 from interlock.runtime.lean import LeanFold
 
-__all__ = ["JobNotFound", "Progress", "history", "new_job_id", "read_job", "read_jobs", "submit", "watch"]
+__all__ = ["JobNotFound", "Progress", "history", "new_job_id", "read_job", "submit", "watch"]
 
 _log = logging.getLogger(__name__)
 
@@ -126,12 +126,6 @@ async def read_job(bus: Bus, job: str) -> JobState:
     if await bus.last(submitted_subject(bus.ns, job)) is None:
         raise JobNotFound(job, await bus.jobs())
     return await _read(bus, job)
-
-
-async def read_jobs(bus: Bus) -> AsyncGenerator[JobState, None]:
-    """Yield the state of every job as ``read_job`` does, in the order of their ids."""
-    for job in await bus.jobs():
-        yield await _read(bus, job)
 
 
 async def history(bus: Bus, job: str) -> AsyncGenerator[Progress, None]:

@@ -46,7 +46,7 @@ from interlock.runtime.killswitch import JobKilled, describe_order
 from interlock.runtime.launch import Interruption, JobInterrupted, Order, run_job
 from interlock.runtime.lean import SMALL, size_of
 from interlock.runtime.place import Place, open_log
-from interlock.runtime.report import Listed, Report, listed_of, report_of
+from interlock.runtime.report import Listed, listed_of, report_of
 from interlock.runtime.show import print_jobs, print_out, print_state, reader_may_leave
 from interlock.runtime.source_errors import SourceError
 from interlock.runtime.sources import freeze, parse_inputs
@@ -55,7 +55,7 @@ from interlock.runtime.supervisor import AgentProcessFailed
 from interlock.runtime.teamfile import LoadedTeam, TeamFileInvalid, load_team
 from interlock.runtime.view import open_view
 
-__all__ = ["EXIT_OF_STATUS", "model_problem", "place_of", "print_one", "run", "tell", "toolkit_of", "writable"]
+__all__ = ["EXIT_OF_STATUS", "model_problem", "place_of", "run", "tell", "toolkit_of", "writable"]
 
 EXIT_OF_STATUS = {"succeeded": 0, "failed": 1, "partial": 3, "killed": 4, "running": 0}
 """The exit status for each status of a job."""
@@ -433,14 +433,6 @@ async def _print_report(place: Place, job: str) -> None:
                 writer.take(entries)
         with reader_may_leave(sys.stdout):
             writer.write(sys.stdout)
-
-
-def print_one(options: argparse.Namespace, report: Report, in_words: Callable[[Report], None]) -> None:
-    """Print a job's report as ``--json`` says."""
-    if options.json:
-        print_out(report.model_dump_json(indent=2))
-    else:
-        in_words(report)
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -4,7 +4,6 @@ A coordinator owns nothing: it may die at any point, and several may work on the
 chains, a few entries each, and follows all of a job only while that is open.
 """
 
-import itertools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -137,6 +136,7 @@ class Coordinator:
                 self._kept.pop(job).scope.cancel()
 
     async def _run_all(self, ready: Callable[[], None]) -> None:
+        await self._look_at_room()  # before anything is begun
         async with anyio.create_task_group() as group:
             self._group = group
             group.start_soon(self._control.run, self._look_again)
@@ -178,8 +178,7 @@ class Coordinator:
             return
         for job, known in self._open.items():
             if partition_of(job) in self._parts and job not in self._kept:
-                keeper = self._make(job=job, window=partial(self._windows.get, job))
-                self._kept[job] = kept = _Kept(keeper, anyio.CancelScope())
+                self._kept[job] = kept = _Kept(self._keeper_of(job), anyio.CancelScope())
                 self._group.start_soon(self._keep, job, kept, known.since)
 
     async def _keep(self, job: str, kept: _Kept, since: int) -> None:
@@ -190,14 +189,15 @@ class Coordinator:
                     ended = await self._persistently(job, kept, since)
                     if known.moved <= ended and self._open.get(job) is known:  # what was heard of it is older than that
                         del self._open[job]
-                    kept.keeper = self._make(job=job, window=partial(self._windows.get, job))
+                    kept.keeper = self._keeper_of(job)
         finally:
             if self._kept.get(job) is kept:
                 del self._kept[job]
 
     async def _persistently(self, job: str, kept: _Kept, since: int) -> int:
         """Run the keeper of a job and return where the job was closed; a job that it fails over holds up no other."""
-        for failures in itertools.count():
+        failures = 0
+        while True:
             try:
                 return await kept.keeper.run(since)
             except Exception as error:
@@ -207,22 +207,28 @@ class Coordinator:
                 pause = _PAUSES[min(failures, len(_PAUSES) - 1)]
                 _log.exception("job %s cannot be carried on and is taken up again in %g s", job, pause)
                 await anyio.sleep(pause)
-                kept.keeper = self._make(job=job, window=partial(self._windows.get, job))
-        raise AssertionError("counting has no end")
+                failures += 1
+                kept.keeper = self._keeper_of(job)
+
+    def _keeper_of(self, job: str) -> Keeper:
+        return self._make(job=job, window=partial(self._windows.get, job))
 
     def _look_again(self) -> None:
         for kept in self._kept.values():
             kept.keeper.look_again()
 
     async def _watch_room(self) -> None:
-        """Keep up with how many agents there are."""
         while True:
-            with suppress(*BROKER_AWAY):
-                room = await self._rooms()
-                if room != self._room:
-                    self._room = room
-                    self._share()
             await anyio.sleep(_LOOK_AT_ROOM)
+            await self._look_at_room()
+
+    async def _look_at_room(self) -> None:
+        """See how many agents there are; while the broker is away that stays as it was."""
+        with suppress(*BROKER_AWAY):
+            room = await self._rooms()
+            if room != self._room:
+                self._room = room
+                self._share()
 
     def _share(self) -> None:
         """Share the workers of each team out between its open jobs; alone, a job is bound by its own limit only."""

@@ -112,10 +112,6 @@ class Delivery:
         """Give it back, to be delivered again after ``delay`` seconds."""
         await self._deliveries.answer(self._pulled, _nak(delay))
 
-    async def term(self) -> None:
-        """Say that it must not be delivered again to anybody."""
-        await self._deliveries.answer(self._pulled, _TERM)
-
     async def leave(self) -> None:
         """Say nothing more of it: another holder has it by now, or will get it once this one was silent for long."""
         await self._deliveries.leave(self._pulled)

@@ -101,7 +101,7 @@ class Keeper:
             if self._news is not None:
                 self._news.send_nowait(_LOOK_AGAIN)
 
-    async def run(self, since: int = 1, ready: Callable[[], None] = lambda: None) -> int:
+    async def run(self, since: int = 1, ready: Callable[[], None] = _nothing) -> int:
         """Carry the job to its end and return the sequence of that; call ``ready`` once its log is followed.
 
         ``since`` is a stream sequence at or before the job's first entry.

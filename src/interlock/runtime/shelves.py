@@ -77,9 +77,9 @@ class Shelves:
         :raises BusError: the broker is away or full; another time it may be otherwise
         """
         wanted = planner.wants(state, command)
-        if not isinstance(command, ExpandStep):
-            return await self._brought(state, command, wanted)
         shelf = await self._brought(state, command, wanted)
+        if not isinstance(command, ExpandStep):
+            return shelf
         if wanted.stream is not None:
             return await self._streamed(planner, state, wanted.stream, shelf)
         items = planner.worked_out(state, command, shelf)

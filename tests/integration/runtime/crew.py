@@ -20,13 +20,15 @@ from interlock.protocol.messages import (
     TaskVerdict,
     Verdict,
 )
+from interlock.protocol.state import Entry, JobState
+from interlock.protocol.subjects import log_subjects
 from interlock.protocol.team import Team
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import AnswerRefused
-from interlock.runtime.client import submit
+from interlock.runtime.client import submit, watch
 from interlock.runtime.deliveries import Delivery
 
-__all__ = ["Ask", "crew", "give", "team_of"]
+__all__ = ["Ask", "crew", "ended", "give", "log_of", "team_of"]
 
 
 @dataclass(frozen=True)
@@ -119,3 +121,22 @@ def _envelope(delivery: Delivery) -> dict[str, Any]:
         "answers": delivery.seq,
         "at": datetime.now(UTC),
     }
+
+
+async def ended(bus: Bus, job: str) -> JobState:
+    """Return the last state of a job."""
+    state = JobState()
+    async for progress in watch(bus, job):
+        state = progress.state
+    return state
+
+
+async def log_of(bus: Bus) -> list[Entry]:
+    """Return the whole log as it is now."""
+    entries: list[Entry] = []
+    async with bus.follow([log_subjects(bus.ns)]) as batches:
+        async for batch in batches:
+            entries += batch.entries
+            if batch.pending == 0:
+                break
+    return entries

@@ -7,14 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import anyio
 import pytest
-from tests.integration.runtime.crew import crew, give, team_of
+from tests.integration.runtime.crew import crew, ended, give, log_of, team_of
 from tests.oracle import account_of
 
 from interlock.observability.tracing import Tracing
 from interlock.protocol import codec
 from interlock.protocol.messages import TaskAssigned, TaskResult, Verdict
-from interlock.protocol.state import Entry, JobState
-from interlock.protocol.subjects import log_subjects
 from interlock.runtime import carrying
 from interlock.runtime.bus import Bus
 from interlock.runtime.client import JobNotFound, read_job, watch
@@ -31,25 +29,6 @@ async def managed(bus: Bus, *, now: Callable[[], datetime] | None = None) -> Asy
         group.start_soon(coordinator.run)
         yield coordinator
         group.cancel_scope.cancel()
-
-
-async def ended(bus: Bus, job: str) -> JobState:
-    """Return the last state of a job."""
-    state = JobState()
-    async for progress in watch(bus, job):
-        state = progress.state
-    return state
-
-
-async def log_of(bus: Bus) -> list[Entry]:
-    """Return the whole log as it is now."""
-    entries: list[Entry] = []
-    async with bus.follow([log_subjects(bus.ns)]) as batches:
-        async for batch in batches:
-            entries += batch.entries
-            if batch.pending == 0:
-                break
-    return entries
 
 
 async def test_a_job_is_forgotten_once_it_is_over(bus: Bus) -> None:

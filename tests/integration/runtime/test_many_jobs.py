@@ -1,65 +1,49 @@
 """Many jobs beside each other: fair shares, orders, and who takes up what."""
 
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import anyio
 import pytest
-from tests.integration.runtime.crew import crew, give, team_of
+from tests.integration.runtime.crew import crew, ended, give, log_of, team_of
 from tests.oracle import account_of
 
 from interlock.observability.tracing import Tracing
 from interlock.protocol.control import JobScope
 from interlock.protocol.errors import NotInVersion
 from interlock.protocol.items import Priority
-from interlock.protocol.messages import JobRetried, TaskAssigned, TaskResult, Verdict
-from interlock.protocol.state import Entry, JobState
-from interlock.protocol.subjects import log_subjects, partition_of
+from interlock.protocol.messages import VERSION, JobRetried, TaskAssigned, TaskResult, Verdict
+from interlock.protocol.state import JobState
+from interlock.protocol.subjects import partition_of
 from interlock.runtime import carrying
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.bus import Bus, BusSettings
-from interlock.runtime.client import read_job, submit, watch
+from interlock.runtime.client import read_job, submit
 from interlock.runtime.coordinator import Coordinator
 from interlock.runtime.killswitch import command
 from interlock.runtime.partitions import Partitions
+from interlock.runtime.presence import Node, Presence, Served
 
 pytestmark = pytest.mark.timeout(60)
 
 
 @asynccontextmanager
 async def managed(bus: Bus, room: int = 0) -> AsyncIterator[Coordinator]:
-    """Run a manager of all jobs that knows of so many places for workers."""
-
-    async def rooms() -> Mapping[str, int]:
-        return {"t": room} if room else {}
-
-    coordinator = Coordinator(bus, Tracing(), rooms=rooms)
-    async with anyio.create_task_group() as group:
+    """Run a manager of all jobs, with a machine there that has so many places for workers."""
+    presence, now = Presence(bus), datetime.now(UTC)
+    worker = Served(role="w@t", kind="worker", processes=1, slots=room)
+    verifier = Served(role="v@t", kind="verifier", processes=1, slots=100)
+    machine = Node(
+        id="m", name="m", host="h", pid=1, version="0", protocol=VERSION, serves=(worker, verifier), began=now, seen=now
+    )
+    coordinator = Coordinator(bus, Tracing(), rooms=presence.rooms)
+    async with presence.announced(machine), anyio.create_task_group() as group:
         group.start_soon(coordinator.run)
         yield coordinator
         group.cancel_scope.cancel()
-
-
-async def ended(bus: Bus, job: str) -> JobState:
-    """Return the last state of a job."""
-    state = JobState()
-    async for progress in watch(bus, job):
-        state = progress.state
-    return state
-
-
-async def log_of(bus: Bus) -> list[Entry]:
-    """Return the whole log as it is now."""
-    entries: list[Entry] = []
-    async with bus.follow([log_subjects(bus.ns)]) as batches:
-        async for batch in batches:
-            entries += batch.entries
-            if batch.pending == 0:
-                break
-    return entries
 
 
 async def submit_both(bus: Bus, first: Priority, second: Priority, items: int) -> None:
