@@ -79,6 +79,21 @@ class _Machines:
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode()
 
+    async def up(self) -> None:
+        """Wait until each of them says that it is up.
+
+        :raises AssertionError: one is not; with what it and the brokers said instead
+        """
+        try:
+            await eventually(lambda: all(self._is_up(name) for name in _ROLES), 120)
+        except TimeoutError:
+            late = [name for name in _ROLES if not self._is_up(name)]
+            said = "\n".join(f"== {name}\n{self.said(name)[-4000:]}" for name in (*late, *_BROKERS))
+            pytest.fail(f"{', '.join(late)} did not come up\n{said}")
+
+    def _is_up(self, name: str) -> bool:
+        return f"node {name} is up" in self.said(name)
+
     def said(self, name: str) -> str:
         """Return what a machine wrote."""
         return (self.folder / f"{name}.log").read_text()
@@ -104,7 +119,7 @@ async def _machines(folder: Path, model: ScriptedServer) -> AsyncIterator[_Machi
             words = ["worker", str(team), "--role", role, "--name", name, "--workers", "1", "--drain", "5"]
             command = [sys.executable, "-m", "interlock.runtime.cli", *words]
             await network.start(name, command, folder / f"{name}.log", machines.env)
-        await eventually(lambda: all(f"node {name} is up" in machines.said(name) for name in _ROLES), 120)
+        await machines.up()
         yield machines
 
 

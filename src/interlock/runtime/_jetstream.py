@@ -5,11 +5,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.parser import HeaderParser
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import anyio
 
 from interlock.runtime._client import Heard
 from interlock.runtime._wire import Wire
 from interlock.runtime.bus_errors import BrokerComplaint, LeaderMissing, ReplyMissing
+
+if TYPE_CHECKING:
+    from tenacity import AsyncRetrying
 
 NS_PER_SECOND = 1_000_000_000
 SEQUENCE_WRONG = frozenset({10071, 10164})
@@ -34,6 +39,13 @@ _NEAR_SECONDS = 3.0
 
 _MAKE_SECONDS = 10.0
 """Making a stream takes seconds while a node is missing."""
+
+_LEADER_SECONDS = 20.0
+"""How long a stream may be without a leader before it is given up: an election takes 4 to 9 s."""
+
+_LEADER_LOOK = 0.25
+_NEVER = 2**62
+"""A sequence that no stream comes to."""
 
 _UNAVAILABLE = 503
 _NO_MESSAGE = 10037
@@ -85,10 +97,46 @@ async def ensure_stream(wire: Wire, config: Mapping[str, Any]) -> None:
     """Create a stream, unless there is one of that name: an operator may have made it with other settings.
 
     ``num_replicas`` None leaves it to the broker's cluster how many there are: three, or one where that has no room
-    for three. A number is what the stream has afterwards, also where it was there with another one.
+    for three. A number is what the stream has afterwards, also where it was there with another one. In a cluster the
+    stream has a leader on return: one that was just made, or whose node just went, takes nothing for some seconds.
 
     :raises BrokerComplaint: the cluster has fewer nodes than replicas are asked for, for one
+    :raises LeaderMissing: it has had no leader for twenty seconds
     """
+    if wire.in_cluster:
+        await _patience()(_ensure_led, wire, config)
+    else:
+        await _ensure(wire, config)
+
+
+def _patience() -> "AsyncRetrying":
+    from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed  # noqa: PLC0415 -- rare
+
+    return AsyncRetrying(
+        retry=retry_if_exception_type((ReplyMissing, LeaderMissing)),
+        stop=stop_after_delay(_LEADER_SECONDS),
+        wait=wait_fixed(_LEADER_LOOK),
+        sleep=anyio.sleep,
+        reraise=True,
+    )
+
+
+async def _ensure_led(wire: Wire, config: Mapping[str, Any]) -> None:
+    """Make a stream, and see that this node lets messages through to its leader: what a node knows of others is late.
+
+    What is sent for that is refused by the leader, since it asks for a last message that there never will be.
+    """
+    await _ensure(wire, config)
+    subject = str(config["subjects"][0]).replace(">", "probe")
+    reply = await wire.request(subject, headers={"Nats-Expected-Last-Sequence": f"{_NEVER}"})
+    try:
+        answer_of(subject, reply)
+    except BrokerComplaint as error:
+        if error.code not in SEQUENCE_WRONG:
+            raise
+
+
+async def _ensure(wire: Wire, config: Mapping[str, Any]) -> None:
     wanted = config["num_replicas"]
     try:
         await _create(wire, {**config, "num_replicas": copies_wished(wire, wanted)})
@@ -107,14 +155,7 @@ def copies_wished(wire: Wire, replicas: int | None) -> int:
 
 
 async def _create(wire: Wire, config: Mapping[str, Any]) -> None:
-    """Create a stream, asking again where a cluster did not answer: the node that was to may have gone."""
-    call = f"STREAM.CREATE.{config['name']}"
-    try:
-        await api(wire, call, config, seconds=_MAKE_SECONDS)
-    except (ReplyMissing, LeaderMissing):
-        if not wire.in_cluster:
-            raise
-        await api(wire, call, config, seconds=_MAKE_SECONDS)
+    await api(wire, f"STREAM.CREATE.{config['name']}", config, seconds=_MAKE_SECONDS)
 
 
 async def lead(wire: Wire, stream: str) -> dict[str, Any]:

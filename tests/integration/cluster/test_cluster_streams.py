@@ -1,7 +1,9 @@
 """What is kept in a cluster, how often, and what is said where it is kept less often than it should be."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import pytest
 from tests.cluster import Cluster
 from tests.integration.bus.messages import READER, assigned
@@ -29,6 +31,25 @@ async def test_everything_is_kept_three_times(cluster: Cluster, ns: str) -> None
         consumer = await cluster.consumer(log_stream(ns), f"assigned-{READER}")
     assert kept == dict.fromkeys((log_stream(ns), control_stream(ns), bucket_stream(ns), state_stream(ns)), (3, 3))
     assert len(consumer["cluster"]["replicas"]) == 2
+
+
+async def test_whoever_connects_can_write_at_once(cluster: Cluster) -> None:
+    """All who connect to a cluster without streams, through different nodes at once, find all of them ready to write.
+
+    A stream takes nothing until it has a leader, and until the node that is asked knows of it.
+    """
+    urls = cluster.address.url.split(",")
+    written: list[int] = []
+
+    async def connect(ns: str, url: str) -> None:
+        async with Bus.connect(replace(cluster.address, url=url), ns, "test") as bus:
+            written.append(await bus.state.put(f"node.{len(written)}", b"here"))
+
+    for ns in ("n1", "n2", "n3", "n4", "n5", "n6"):
+        async with anyio.create_task_group() as group:
+            for url in urls * 2:
+                group.start_soon(connect, ns, url)
+    assert len(written) == 36
 
 
 async def test_a_single_server_keeps_one_copy(broker: BrokerAddress, ns: str) -> None:
