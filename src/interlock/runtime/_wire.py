@@ -9,6 +9,7 @@ import itertools
 import logging
 import re
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ class Wire:
         self._name = name
         self._client = FastClient(self._lose)
         self._up = anyio.Event()
+        self._up_since = 0
         self._lost_watchers: set[Callable[[], None]] = set()
         self._denied_watchers: dict[str, tuple[str, Callable[[PublishDenied], None]]] = {}
         self._waiting: dict[str, _Waiting] = {}
@@ -122,6 +124,11 @@ class Wire:
     def is_up(self) -> bool:
         """Whether there is a connection that was alive when last looked at."""
         return self._up.is_set()
+
+    @property
+    def up_since(self) -> int:
+        """When the last connection was made, nanoseconds since 1970; 0: never."""
+        return self._up_since
 
     @property
     def in_cluster(self) -> bool:
@@ -281,7 +288,7 @@ class Wire:
             self._inbox = self._client.new_inbox()
             await self._client.hear(f"{self._inbox}.*", self._on_reply)
             await self._client.flush()
-            self._up.set()
+            self._set_up()
         self._dialling = None
         if not self._up.is_set():
             await self._give_up(seconds)
@@ -347,8 +354,12 @@ class Wire:
 
     async def _on_back(self) -> None:
         if self._client.is_connected:
-            self._up.set()
+            self._set_up()
             _log.info("connected to the broker at %s again", self.address)
+
+    def _set_up(self) -> None:
+        self._up_since = time.time_ns()
+        self._up.set()
 
     async def _on_closed(self) -> None:
         """Dial anew where nats-py gives up for good, as it does when the broker sends it an error it does not know."""

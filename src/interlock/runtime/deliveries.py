@@ -30,6 +30,9 @@ _ACK, _NAK, _PROGRESS, _TERM = b"+ACK", b"-NAK", b"+WPI", b"+TERM"
 _MAX_ACK_PENDING = 100_000
 _MAX_WAITING = 8192
 _LEAVE_SECONDS = 1.0
+_SKEW = NS_PER_SECOND // 4
+"""By how much the broker's clock may be ahead of this one."""
+
 _LONGEST_BEAT = 1.5
 """Seconds between two signs of a holder, at most. The broker's patience counts from the last one: the longer ago that
 may have been, the sooner others can get the work of who is cut off and still at it."""
@@ -104,6 +107,15 @@ class Delivery:
         """How often the message was delivered to anybody, this time included."""
         return self._pulled.deliveries
 
+    @property
+    def is_again(self) -> bool:
+        """Whether somebody may have worked on the message before.
+
+        A broker that is killed may forget whom it delivered to, so its count alone does not tell: what was stored
+        before this connection to it was made may be back, too.
+        """
+        return self.deliveries > 1 or self._pulled.raw.time < self._deliveries.up_since + _SKEW
+
     async def ack(self) -> None:
         """Say that it is dealt with."""
         await self._deliveries.answer(self._pulled, _ACK)
@@ -160,6 +172,11 @@ class Deliveries:
         self._queue.clear()
         await self._give_back(waiting)
         self._news.set()
+
+    @property
+    def up_since(self) -> int:
+        """When the connection that it comes over was made, nanoseconds since 1970."""
+        return self._wire.up_since
 
     def __aiter__(self) -> "Deliveries":
         return self

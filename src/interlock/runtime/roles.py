@@ -204,7 +204,7 @@ class Serving:
 
     async def overtaken(self, delivery: Delivery) -> bool:
         """Return whether somebody answered a message before he died over it, so that working on it is for nothing."""
-        if delivery.deliveries == 1:
+        if not delivery.is_again:
             return False
         message = delivery.message
         chain = chain_subjects(message.ns, message.job, message.task)

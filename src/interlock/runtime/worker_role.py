@@ -80,7 +80,7 @@ class _Worker:
         if not isinstance(assignment, TaskAssigned):
             return
         chain: Chain | None = Chain(self.serving.bus, assignment, delivery.seq)
-        if delivery.deliveries > 1 or assignment.grant.tools:  # a new consumer does not know what was delivered before
+        if delivery.is_again or assignment.grant.tools:
             chain = await patiently(partial(take_over, self.serving.bus, assignment, delivery.seq))
         if chain is None:
             return

@@ -1,6 +1,7 @@
 """A role's queue: who gets which message, and when somebody else gets it."""
 
 import sys
+import time
 from collections import Counter
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from tests.integration.bus.messages import CHECKER, READER, assigned, result
 from tests.integration.bus.proxy import Proxy
 from tests.killable_broker import KillableBroker
+from tests.waiting import eventually
 
 from interlock.protocol.subjects import log_subject
 from interlock.runtime import _pull
@@ -136,6 +138,28 @@ async def test_a_killed_holder_s_message_goes_to_another_one(broker: BrokerAddre
         if victim.returncode is None:
             victim.kill()
         await victim.aclose()
+
+
+async def test_what_was_there_before_may_be_there_again(broker: BrokerAddress, ns: str, bus: Bus) -> None:
+    """What was stored before its holder connected may have been worked on, whatever the broker's count says.
+
+    A broker that is killed may come back without its last counts.
+    """
+    await _fill(bus, 1)
+    async with (
+        Bus.connect(broker, ns, "later") as later,
+        later.pull("assigned", READER, 4) as deliveries,
+    ):
+        old = await _next(deliveries)
+        assert (old.deliveries, old.is_again) == (1, True)
+        connected = later._wire.up_since
+        await eventually(lambda: time.time_ns() > connected + 300_000_000)
+        await bus.append(assigned(ns, "j1", "new"))
+        new = await _next(deliveries)
+        assert (new.deliveries, new.is_again) == (1, False)
+        await old.nak()
+        again = await _next(deliveries)
+        assert (again.seq, again.deliveries, again.is_again) == (old.seq, 2, True)
 
 
 async def test_what_is_kept_alive_goes_to_nobody_else(bus: Bus) -> None:
