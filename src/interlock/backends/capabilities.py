@@ -33,6 +33,7 @@ class Capabilities:
 CAPABILITIES: Mapping[Engine, Capabilities] = MappingProxyType(
     {
         "openai": Capabilities(schema_style="json_schema", tool_style="native", parallel=None),
+        "vllm": Capabilities(schema_style="json_schema", tool_style="native", parallel=None),
         # llama-cpp-python shows tools to the model's chat template at most, and reads no calls out of answers.
         "local": Capabilities(schema_style="json_object", tool_style="described", parallel=1),
     }

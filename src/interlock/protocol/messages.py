@@ -12,6 +12,7 @@ from interlock.protocol.base import Json, Name, Role, Strict, Usage
 from interlock.protocol.criteria import Criterion
 from interlock.protocol.items import Priority, StoredItems
 from interlock.protocol.permissions import Permissions
+from interlock.protocol.principles import Principle
 from interlock.protocol.team import Autonomy, Budget, Step, Team
 from interlock.protocol.tools import EffectClass, ToolGrant, ToolName, ToolSpec
 
@@ -22,6 +23,7 @@ __all__ = [
     "ActionTaken",
     "Approval",
     "AttemptSummary",
+    "Bounds",
     "CriterionVerdict",
     "EffectDone",
     "EffectInDoubt",
@@ -155,6 +157,15 @@ class Exchange(Strict):
     that the attempt was cut off."""
 
 
+class Bounds(Strict):
+    """What a team lays down for the jobs of the teams within it."""
+
+    team: Name
+    permissions: tuple[Permissions, ...] = ()
+    """Layers of rules: its own, its agent's, the step's. Each only narrows."""
+    principles: tuple[Principle, ...] = ()
+
+
 class JobSubmitted(Envelope):
     """A client gives a goal to a team. Starts the job's chain."""
 
@@ -176,14 +187,30 @@ class JobSubmitted(Envelope):
     stored: dict[Name, StoredItems] = {}
     """By input: values that are lists too long to stand in ``inputs``, where they are left out."""
     priority: Priority = "normal"
+    bounds: tuple[Bounds, ...] = ()
+    """What the teams around this one lay down for it, outermost first."""
+    approve_plan: bool = False
+    """Whether a person is asked before a plan that the manager made is followed."""
 
 
 class PlanProposed(Envelope):
-    """A manager proposes steps."""
+    """What the manager's model makes of the goal."""
 
     kind: Literal["plan.proposed"] = "plan.proposed"
     version: int = Field(ge=1)
-    steps: tuple[Step, ...] = Field(min_length=1)
+    makes: Literal["plan", "answer", "question", "refusal"] = "plan"
+    """A plan; the answer itself where no work is needed; something that a person has to say first; or that no agent of
+    the team can do it."""
+    steps: tuple[Step, ...] = ()
+    """With ``plan``."""
+    text: str = ""
+    """The answer, the question, or what cannot be done and why; with ``plan`` what changed and why, if it is not the
+    first."""
+    unreadable: str = ""
+    """Why what the model wrote is none of these; then nothing else says anything."""
+    usage: Usage = Usage()
+    exchanges: tuple[Exchange, ...] = ()
+    """What the manager asked its model and was answered, in order."""
 
 
 class PlanAccepted(Envelope):
@@ -270,6 +297,8 @@ class TaskResult(Envelope):
     """What the worker asked its model and was answered, in order, so that the job can be run again without one."""
     seen: tuple[str, ...] = ()
     """What the model was told of each of the actions, as far as it saw it; it has no entry for one that was cut off."""
+    spent: str = ""
+    """Which budget of the job ran out meanwhile, in words; then nobody in the job can ask a model any more."""
 
 
 class TaskVerdict(Envelope):
@@ -283,6 +312,8 @@ class TaskVerdict(Envelope):
     usage: Usage = Usage()
     exchanges: tuple[Exchange, ...] = ()
     """What the verifier asked its model and was answered, in order."""
+    spent: str = ""
+    """As in a result."""
 
 
 class TaskClosed(Envelope):
@@ -319,8 +350,9 @@ class QuestionAsked(Envelope):
     question: Token
     text: str
     """What is to be decided, and why it is asked."""
-    about: Literal["approval", "doubt", "input"] = "input"
-    """A call that needs a yes; an effect of which nobody knows whether it took place; or anything else."""
+    about: Literal["approval", "doubt", "input", "plan"] = "input"
+    """A call that needs a yes; an effect of which nobody knows whether it took place; a plan that needs a yes, in the
+    job's own chain; or anything else."""
     options: tuple[str, ...] = ()
     """Empty: free text."""
     default: str | None = None

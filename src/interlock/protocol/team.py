@@ -48,13 +48,20 @@ Autonomy = Literal["suggest", "ask", "bounded"]
 """What agents may do without a person. ``suggest``: nothing, what they would do is only recorded. ``ask``: each effect
 that is more than reading is asked for. ``bounded``: the rules decide."""
 
-Engine = Literal["openai", "local"]
-"""How a model is reached: ``openai`` is any OpenAI-compatible URL, ``local`` a small model started on this machine."""
+Engine = Literal["openai", "vllm", "local"]
+"""How a model is reached: ``openai`` is any OpenAI-compatible URL, ``vllm`` a vLLM server, started on this machine
+unless there is a URL, and ``local`` a small model started on this machine."""
 
 TypeName = Literal["string", "integer", "number", "boolean", "string[]", "number[]", "integer[]"]
 TYPE_NAMES: tuple[TypeName, ...] = ("string", "integer", "number", "boolean", "string[]", "number[]", "integer[]")
 
 InputType = Literal["string", "number", "integer", "boolean", "object", "array", "files", "jsonl"]
+
+
+_Urls = Annotated[
+    Annotated[str, Tag("one")] | Annotated[tuple[str, ...], Tag("several"), Field(min_length=1)],
+    Discriminator(lambda value: "several" if isinstance(value, (list, tuple)) else "one"),
+]
 
 
 class ModelSettings(Strict):
@@ -63,8 +70,12 @@ class ModelSettings(Strict):
     engine: Engine = "openai"
     name: str | None = None
     """The model's name as its server knows it; left out: the first that the server lists."""
-    url: str | None = None
-    """Base URL of an OpenAI-compatible API, such as ``http://host:8000/v1``. Only for the engine ``openai``."""
+    url: "_Urls | None" = None
+    """Base URL of an OpenAI-compatible API, such as ``http://host:8000/v1``, or several that serve the same model.
+    Not for the engine ``local``."""
+    options: dict[str, Json] = {}
+    """Options of the vLLM server by their names on its command line, such as ``max-model-len: 4096``. Only for the
+    engine ``vllm`` without a URL."""
     api_key_env: str = "INTERLOCK_API_KEY"
     """The environment variable that holds the key; a key never stands in a team file."""
     temperature: float = Field(default=0.2, ge=0, le=2)
@@ -77,7 +88,10 @@ class ModelSettings(Strict):
 class Agent(Strict):
     """A member of a team."""
 
-    kind: Literal["manager", "worker", "verifier"]
+    kind: Literal["manager", "worker", "verifier", "team"]
+    """A ``team`` does each of its tasks as a job of its own, with a manager of its own."""
+    team: "_TeamSource | None" = None
+    """Only for a ``team``: its team file, relative to this one; in a job the team itself."""
     description: str = ""
     prompt: str = ""
     """What the agent is told about itself, in every conversation."""
@@ -227,9 +241,10 @@ class Handover(Strict):
 
 
 _OnFailure = Annotated[
-    Annotated[Literal["fail"], Tag("fail")] | Annotated[Handover, Tag("handover")],
-    Discriminator(lambda value: "handover" if isinstance(value, (dict, Handover)) else "fail"),
+    Annotated[Literal["fail", "replan"], Tag("word")] | Annotated[Handover, Tag("handover")],
+    Discriminator(lambda value: "handover" if isinstance(value, (dict, Handover)) else "word"),
 ]
+"""``replan``: the manager makes a new version of the plan."""
 
 OutputField = Annotated[
     Annotated[TypeName, Tag("type")] | Annotated[dict[str, Json], Tag("schema")],
@@ -290,10 +305,12 @@ class Step(Strict):
     lines, and otherwise as for what the template names."""
     permissions: Permissions = Permissions()
     """The step's own rules. They narrow those of its agent and the team."""
+    budget: "Budget" = Field(default_factory=lambda: Budget())  # noqa: PLW0108 -- it is defined further down
+    """What all tasks of the step together may use up."""
 
 
 class Budget(Strict):
-    """What a job may use up; it ends with what it has when one of these runs out."""
+    """What a job, or a step of it, may use up; it ends with what it has when one of these runs out."""
 
     seconds: float | None = Field(default=None, gt=0)
     tokens: int | None = Field(default=None, ge=1)
@@ -310,6 +327,14 @@ class Limits(Strict):
     ahead: int = Field(default=0, ge=0, le=10_000)
     """How many more may be assigned, so that an agent that ends one finds the next at hand. A task is handed over three
     times before the next one begins in its place; with short tasks agents wait for that."""
+    plans: int = Field(default=3, ge=1, le=20)
+    """How often the manager may propose a plan before the job fails for want of one."""
+    replans: int = Field(default=2, ge=0, le=20)
+    """How often it may make a new version of a plan that came to nothing."""
+    managers_span: int = Field(default=10, ge=1, le=100)
+    """The most jobs of teams within the team that a job has at once."""
+    depth: int = Field(default=3, ge=1, le=5)
+    """How many levels of teams there are at most, this one included."""
     question_seconds: float = Field(default=3600, gt=0)
     """How long a person has for the answer to a question; afterwards its default counts, which is a no."""
 
@@ -329,7 +354,8 @@ class Team(Strict):
     model: ModelSettings = ModelSettings()
     agents: dict[Name, Agent] = Field(min_length=1)
     inputs: dict[Name, Input] = {}
-    plan: tuple[Step, ...] = Field(min_length=1)
+    plan: tuple[Step, ...] = ()
+    """Left out: the manager plans from the goal."""
     result: str | None = None
     """A template for the job's result; left out: the outputs of the steps that no other step needs."""
     budget: Budget = Budget()
@@ -342,6 +368,15 @@ class Team(Strict):
     principles: tuple[Principle, ...] = ()
     """What no plan, no rule and no person's answer overrides."""
     autonomy: Autonomy = "bounded"
+
+
+_TeamSource = Annotated[
+    Annotated[str, Tag("file")] | Annotated[Team, Tag("team")],
+    Discriminator(lambda value: "file" if isinstance(value, str) else "team"),
+]
+
+for _model in (ModelSettings, Agent, Step, Team):
+    _model.model_rebuild()
 
 
 def output_schema(step: Step) -> dict[str, Json] | None:

@@ -4,7 +4,7 @@ Readers take every version from 1 to ``VERSION``. A writer writes the lowest tha
 left out where a reader without it does its work all the same, and where it does not the message is refused.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from interlock.protocol.errors import NotInVersion
@@ -13,12 +13,16 @@ from interlock.protocol.messages import (
     Envelope,
     JobRetried,
     JobSubmitted,
+    PlanAccepted,
     PlanExpanded,
+    PlanProposed,
+    QuestionAsked,
     TaskResult,
     TaskVerdict,
 )
+from interlock.protocol.team import Budget, Limits, Step, Team
 
-__all__ = ["NEW_FIELDS", "NEW_INSIDE", "NEW_KINDS", "NewField", "fields_since", "left_out"]
+__all__ = ["NEW_FIELDS", "NEW_INSIDE", "NEW_KINDS", "WIDENED", "NewField", "fields_since", "left_out"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +41,55 @@ NEW_KINDS: Mapping[type[Envelope], int] = {JobRetried: 2}
 """The version that each kind came with; 1 where it is not here."""
 
 NEW_FIELDS: Mapping[type[Envelope], Mapping[str, NewField]] = {
-    JobSubmitted: {"items": _NEEDED, "stored": _NEEDED, "priority": _USEFUL},
+    JobSubmitted: {
+        "items": _NEEDED,
+        "stored": _NEEDED,
+        "priority": _USEFUL,
+        "bounds": _NEEDED,
+        "approve_plan": _NEEDED,
+    },
+    PlanProposed: {
+        "makes": _NEEDED,
+        "text": _USEFUL,
+        "unreadable": _NEEDED,
+        "usage": _USEFUL,
+        "exchanges": _USEFUL,
+    },
     PlanExpanded: {"stored": _USEFUL},  # without it the items are worked out again
-    TaskResult: {"poison": _USEFUL, "exchanges": _USEFUL, "seen": _USEFUL},
-    TaskVerdict: {"exchanges": _USEFUL},
+    TaskResult: {"poison": _USEFUL, "exchanges": _USEFUL, "seen": _USEFUL, "spent": _USEFUL},
+    TaskVerdict: {"exchanges": _USEFUL, "spent": _USEFUL},
 }
 """The fields that came later than their kind."""
 
 
-_AHEAD = 2
-"""The version since which the limits of a team may have ``ahead``."""
+_SECOND = 2
 
-NEW_INSIDE = frozenset({("Limits", "ahead")})
+NEW_INSIDE = frozenset(
+    {
+        ("Agent", "team"),
+        ("Limits", "ahead"),
+        ("Limits", "depth"),
+        ("Limits", "managers_span"),
+        ("Limits", "plans"),
+        ("Limits", "replans"),
+        ("ModelSettings", "options"),
+        ("Step", "budget"),
+    }
+)
 """The fields that came later and stand further inside of a message, each with its model."""
+
+WIDENED = frozenset(
+    {
+        ("Agent", "kind"),
+        ("ModelSettings", "engine"),
+        ("ModelSettings", "url"),
+        ("PlanProposed", "steps"),
+        ("QuestionAsked", "about"),
+        ("Step", "on_failure"),
+        ("Team", "plan"),
+    }
+)
+"""The fields that take more than they did, each with its model."""
 
 
 def left_out(message: Envelope, version: int) -> frozenset[str]:
@@ -66,8 +106,8 @@ def left_out(message: Envelope, version: int) -> frozenset[str]:
     for name, new in later.items():
         if new.needed and getattr(message, name) != kind.model_fields[name].get_default():
             raise NotInVersion(str(kind.model_fields["kind"].default), f"its field {name}", new.since, version)
-    if version < _AHEAD and isinstance(message, JobSubmitted) and message.team.limits.ahead:
-        raise NotInVersion("job.submitted", "limits.ahead of its team", _AHEAD, version)
+    if version < _SECOND and (beyond := next(_beyond_first(message), "")):
+        raise NotInVersion(str(kind.model_fields["kind"].default), beyond, _SECOND, version)
     return frozenset(later)
 
 
@@ -78,3 +118,35 @@ def fields_since(message: Envelope) -> list[str]:
         return ["kind"]
     given = message.model_fields_set
     return [name for name, new in NEW_FIELDS.get(kind, {}).items() if new.since > message.v and name in given]
+
+
+def _beyond_first(message: Envelope) -> Iterator[str]:
+    """Yield what readers of version 1 do not know, further inside of a message or in a field that took less then."""
+    match message:
+        case JobSubmitted():
+            yield from (f"{beyond} of its team" for beyond in _new_in_team(message.team))
+        case PlanProposed(steps=()):
+            yield "a proposal without steps"
+        case PlanProposed() | PlanAccepted():
+            yield from _new_in_steps(message.steps)
+        case QuestionAsked(about="plan"):
+            yield "a question about a plan"
+        case _:
+            pass
+
+
+def _new_in_team(team: Team) -> Iterator[str]:
+    without = Limits(parallel=team.limits.parallel, question_seconds=team.limits.question_seconds)
+    yield from (f"limits.{name}" for name, value in team.limits if value != getattr(without, name))
+    if not team.plan:
+        yield "a plan to be made"
+    for settings in (team.model, *(agent.model for agent in team.agents.values() if agent.model)):
+        if settings.engine == "vllm" or settings.options or isinstance(settings.url, tuple):
+            yield "the model"
+    if any(agent.kind == "team" or agent.team for agent in team.agents.values()):
+        yield "a team within it"
+    yield from _new_in_steps(team.plan)
+
+
+def _new_in_steps(steps: Iterable[Step]) -> Iterator[str]:
+    yield from (f"step {step.step}" for step in steps if step.on_failure == "replan" or step.budget != Budget())

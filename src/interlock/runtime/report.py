@@ -58,7 +58,7 @@ class QuestionReport(Strict):
     attempt: int
     by: str
     """Who asks, as ``agent@team``."""
-    about: Literal["approval", "doubt", "input"]
+    about: Literal["approval", "doubt", "input", "plan"]
     text: str
     """What is to be decided, and why it is asked."""
     approval: Approval | None

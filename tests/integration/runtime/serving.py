@@ -25,7 +25,7 @@ async def serving(bus: Bus, broker: BrokerAddress, team: Team, toolkit: Toolkit 
         agent = team.agents[name]
         tools = ToolSetup(sources=team.tools, secrets={}, catalogue=toolkit.catalogue, base=toolkit.base)
         return ProcessConfig(
-            kind=agent.kind if agent.kind != "manager" else "worker",
+            kind="verifier" if agent.kind == "verifier" else "worker",
             name=name,
             ns=bus.ns,
             broker=BrokerLogin.of(broker),

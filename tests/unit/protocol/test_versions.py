@@ -16,7 +16,7 @@ from interlock.protocol.machine import fold
 from interlock.protocol.messages import MESSAGE_TYPES, VERSION, Envelope
 from interlock.protocol.schema import message_schema
 from interlock.protocol.state import Entry
-from interlock.protocol.versions import NEW_FIELDS, NEW_INSIDE, NEW_KINDS, left_out
+from interlock.protocol.versions import NEW_FIELDS, NEW_INSIDE, NEW_KINDS, WIDENED, left_out
 
 DATA = Path(__file__).parents[2] / "data"
 LOG = [json.loads(line) for line in (DATA / "messages-v1.jsonl").read_text().splitlines()]
@@ -118,7 +118,9 @@ def test_all_that_is_new_stands_in_the_table() -> None:
     assert {names[name] for name in set(now) - set(then) if name in names} == set(NEW_KINDS)
     for name in then:
         for field, was in _properties(then, name).items():
-            if field != "v":
+            if (name, field) in WIDENED:
+                assert now[name]["properties"][field] != was, f"{name}.{field}"
+            elif field != "v":
                 assert _bare(now[name]["properties"][field]) == _bare(was), f"{name}.{field}"
 
 
