@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from tests.property.strategies import messages_of
 from tests.unit.protocol.story import Story, step
 
-from interlock.protocol.decide import AcceptPlan, CloseJob, deadline_of, decide
+from interlock.protocol.commands import AcceptPlan, CloseJob
+from interlock.protocol.decide import deadline_of, decide
 from interlock.protocol.machine import evolve
 from interlock.protocol.messages import JOB_TASK, MESSAGE_TYPES, Envelope, JobSubmitted
 from interlock.protocol.state import Entry, JobState

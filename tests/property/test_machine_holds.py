@@ -24,7 +24,8 @@ from tests.property.test_subjects_hold import matches
 from tests.unit.protocol.story import NOW, message_of, step, team_of
 
 from interlock.protocol.codec import StoredBody, decode, encode
-from interlock.protocol.decide import Command, decide
+from interlock.protocol.commands import Command
+from interlock.protocol.decide import decide
 from interlock.protocol.machine import evolve, fold, settle
 from interlock.protocol.messages import (
     CriterionVerdict,

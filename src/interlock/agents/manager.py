@@ -18,18 +18,10 @@ from interlock.agents.scopes import NotAList, Scopes
 from interlock.agents.shelf import NOTHING, NOTHING_BROUGHT, NotBrought, Shelf, Wanted
 from interlock.agents.templates import TemplateError, references, render
 from interlock.protocol.base import Json, role_of
+from interlock.protocol.commands import AcceptPlan, AnswerByDefault, Assign, CloseJob, CloseTask, Command, ExpandStep
 from interlock.protocol.control import NO_POLICY
 from interlock.protocol.criteria import AnyCriterion, map_templates, templates_of
-from interlock.protocol.decide import (
-    AcceptPlan,
-    AnswerByDefault,
-    Assign,
-    CloseJob,
-    CloseTask,
-    Command,
-    ExpandStep,
-    deadline_of,
-)
+from interlock.protocol.decide import deadline_of
 from interlock.protocol.items import StoredItems
 from interlock.protocol.messages import (
     Envelope,

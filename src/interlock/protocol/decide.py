@@ -6,12 +6,12 @@ drives a job to its end.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import TypedDict
 
-from interlock.protocol.messages import AttemptSummary, Feedback, JobStatus, TaskOutcome
+from interlock.protocol.commands import AcceptPlan, AnswerByDefault, Assign, CloseJob, CloseTask, Command, ExpandStep
+from interlock.protocol.messages import AttemptSummary, Feedback, JobStatus
 from interlock.protocol.plan import task_id
 from interlock.protocol.state import Attempt, JobState, Phase, StepState, TaskState
 from interlock.protocol.team import Handover, Step
@@ -20,13 +20,6 @@ __all__ = [
     "NO",
     "POISON",
     "REPEATED_FEEDBACK",
-    "AcceptPlan",
-    "AnswerByDefault",
-    "Assign",
-    "CloseJob",
-    "CloseTask",
-    "Command",
-    "ExpandStep",
     "deadline_of",
     "decide",
     "exhausted",
@@ -42,75 +35,6 @@ POISON = "poison"
 
 REPEATED_FEEDBACK = 3
 """How often in a row the same objections may be raised before the task counts as going in circles."""
-
-
-@dataclass(frozen=True, slots=True)
-class AcceptPlan:
-    """Make the team's plan the job's."""
-
-    answers: int
-
-
-@dataclass(frozen=True, slots=True)
-class ExpandStep:
-    """Count the items of a ``for_each`` step, or record that it has none because it is blocked."""
-
-    step: str
-    answers: int
-    blocked: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Assign:
-    """Give one attempt of a task to an agent."""
-
-    task: str
-    step: Step
-    index: int | None
-    attempt: int
-    agent: str
-    answers: int
-    feedback: tuple[Feedback, ...] = ()
-    earlier: AttemptSummary | None = None
-    replaces: str | None = None
-    """Traceparent of the attempt that this one redoes."""
-    resumes: int = 0
-    """The answer after which the attempt goes on; 0: it begins."""
-
-
-@dataclass(frozen=True, slots=True)
-class CloseTask:
-    """End a task's chain."""
-
-    task: str
-    attempt: int
-    answers: int
-    outcome: TaskOutcome
-    stands: int | None = None
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class CloseJob:
-    """End the job."""
-
-    answers: int
-    status: JobStatus
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerByDefault:
-    """Answer a question that nobody answered in time."""
-
-    task: str
-    attempt: int
-    answers: int
-    question: str
-    answer: str
-
-
-Command = AcceptPlan | ExpandStep | Assign | AnswerByDefault | CloseTask | CloseJob
 
 
 def decide(

@@ -211,6 +211,8 @@ class PlanProposed(Envelope):
     usage: Usage = Usage()
     exchanges: tuple[Exchange, ...] = ()
     """What the manager asked its model and was answered, in order."""
+    spent: str = ""
+    """Which budget of the job ran out meanwhile, in words; then it proposes nothing."""
 
 
 class PlanAccepted(Envelope):

@@ -21,6 +21,7 @@ from interlock.protocol.messages import (
     JobClosed,
     JobSubmitted,
     Message,
+    PlanProposed,
     PlanRejected,
     QuestionAnswered,
     QuestionAsked,
@@ -39,6 +40,7 @@ __all__ = [
     "Entry",
     "JobState",
     "Phase",
+    "PlanVersion",
     "Question",
     "StepState",
     "TaskState",
@@ -208,6 +210,8 @@ class StepState:
     """Attempts beyond the first of each task."""
     blocked: str = ""
     """Why the step cannot run at all."""
+    since: int = 1
+    """The version of the plan that the step came with."""
 
     @property
     def closed(self) -> int:
@@ -226,6 +230,16 @@ class StepState:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanVersion:
+    """A plan that was accepted."""
+
+    version: int
+    steps: tuple[str, ...]
+    why: str = ""
+    """What the manager says of it: with a later version what changed and why."""
+
+
+@dataclass(frozen=True, slots=True)
 class JobState:
     """One job. A fresh one is the state before the first entry."""
 
@@ -235,6 +249,25 @@ class JobState:
     version: int = 0
     """Of the accepted plan; 0 without one."""
     rejected: PlanRejected | None = None
+    """The rejection that ends the job: of the plan in the team file, or of the one that it follows."""
+    proposed: PlanProposed | None = None
+    """What the manager's model has proposed and was neither accepted nor rejected yet."""
+    proposals: int = 0
+    """How often it proposed anything."""
+    tries: int = 0
+    """How many proposals were rejected since a plan was accepted last."""
+    rejections: tuple[PlanRejected, ...] = ()
+    """The rejections of proposals, oldest first."""
+    question: Question | None = None
+    """What a person was asked about the proposal at hand; it is open as long as it has no answer."""
+    answers: tuple[Question, ...] = ()
+    """The manager's questions that were answered, those about plans left out; oldest first."""
+    plans: tuple[PlanVersion, ...] = ()
+    """Every version of the plan that was accepted, the one that the job follows last."""
+    dropped: HashTrieMap[str, StepState] = field(default_factory=lambda: HashTrieMap({}))
+    """The steps of earlier versions that the plan does not have any more. Their tasks stay in ``tasks``."""
+    spent: str = ""
+    """Which budget ran out so that nobody in the job can ask a model any more, in words; empty: none that is known."""
     steps: HashTrieMap[str, StepState] = field(default_factory=lambda: HashTrieMap({}))
     order: tuple[str, ...] = ()
     """The steps as the plan lists them."""

@@ -54,6 +54,7 @@ NEW_FIELDS: Mapping[type[Envelope], Mapping[str, NewField]] = {
         "unreadable": _NEEDED,
         "usage": _USEFUL,
         "exchanges": _USEFUL,
+        "spent": _NEEDED,
     },
     PlanExpanded: {"stored": _USEFUL},  # without it the items are worked out again
     TaskResult: {"poison": _USEFUL, "exchanges": _USEFUL, "seen": _USEFUL, "spent": _USEFUL},

@@ -18,8 +18,9 @@ from interlock.observability.attributes import HEADER_REPLACES, HEADER_ROOT
 from interlock.observability.context import job_traceparent, task_traceparent
 from interlock.observability.tracing import JobRecord, TaskRecord, Tracing
 from interlock.protocol.codec import kind_of
+from interlock.protocol.commands import Assign, Command
 from interlock.protocol.control import Policy
-from interlock.protocol.decide import Assign, Command, decide
+from interlock.protocol.decide import decide
 from interlock.protocol.errors import BodyTooLarge
 from interlock.protocol.machine import evolve, fold, settle
 from interlock.protocol.messages import JOB_TASK, JobClosed, JobSubmitted, Message, TaskClosed

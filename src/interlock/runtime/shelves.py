@@ -25,7 +25,7 @@ from interlock.agents.shelf import (
 )
 from interlock.agents.templates import TemplateError
 from interlock.protocol.base import Json
-from interlock.protocol.decide import Assign, Command, ExpandStep
+from interlock.protocol.commands import Assign, Command, ExpandStep
 from interlock.protocol.items import StoredItems
 from interlock.protocol.state import JobState
 from interlock.runtime.bus import Bus
@@ -39,8 +39,11 @@ __all__ = ["Shelves"]
 _KEPT = 4
 """The outputs of so many steps are kept, for the many tasks that are made of the same ones."""
 
-_HELD_BYTES = 1024 * 1024
-"""As much JSON of settled outputs is held; with one more byte all of them are let go, and the log has them."""
+_HELD_BYTES = 256 * 1024
+"""As much of settled outputs is held; with one more byte all of them are let go, and the log has them."""
+
+_ENTRY_BYTES = 128
+"""What a held output takes besides its JSON: an object, its place and its position."""
 
 _Key = tuple[str, tuple[int, ...]]
 """A step, and which of its ends."""
@@ -65,7 +68,7 @@ class Shelves:
         known = state.tasks.get(task)
         if self._room < 0 or known is None or known.index is None or known.outcome != "accepted":
             return
-        self._room -= len(json.dumps(known.output))
+        self._room -= len(json.dumps(known.output)) + _ENTRY_BYTES
         if self._room < 0:
             self._held.clear()
         else:

@@ -12,7 +12,8 @@ from interlock.agents import outcome
 from interlock.agents.manager import Planner, Stamp
 from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Json
-from interlock.protocol.decide import Assign, CloseJob, decide
+from interlock.protocol.commands import Assign, CloseJob
+from interlock.protocol.decide import decide
 from interlock.protocol.items import StoredItems
 from interlock.protocol.machine import evolve, settle
 from interlock.protocol.messages import JobClosed, PlanExpanded, TaskAssigned, TaskClosed

@@ -11,7 +11,7 @@ from interlock.agents.manager import Planner, Stamp
 from interlock.agents.shelf import Outputs, Shelf, Wanted
 from interlock.protocol.base import Json
 from interlock.protocol.codec import decode, encode
-from interlock.protocol.decide import Command, ExpandStep
+from interlock.protocol.commands import Command, ExpandStep
 from interlock.protocol.items import Chunk, StoredItems
 from interlock.protocol.machine import evolve, settle
 from interlock.protocol.messages import Envelope, JobClosed, JobSubmitted, Message, TaskClosed

@@ -8,8 +8,8 @@ from tests.unit.protocol.story import NOW
 
 from interlock.agents.manager import Planner, Stamp, verifier_of
 from interlock.protocol.base import Json
+from interlock.protocol.commands import Assign, CloseJob, CloseTask
 from interlock.protocol.criteria import ContainsCheck, JudgeCriterion
-from interlock.protocol.decide import Assign, CloseJob, CloseTask
 from interlock.protocol.messages import JobClosed, JobSubmitted, PlanAccepted, PlanExpanded, TaskAssigned, TaskClosed
 from interlock.protocol.team import Budget, Team
 

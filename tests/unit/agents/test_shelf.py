@@ -11,7 +11,7 @@ from interlock.agents.manager import Stamp
 from interlock.agents.shelf import NOTHING, Places
 from interlock.agents.uses import uses_in
 from interlock.protocol.base import Json
-from interlock.protocol.decide import Assign, CloseJob
+from interlock.protocol.commands import Assign, CloseJob
 from interlock.protocol.items import StoredItems
 from interlock.protocol.messages import PlanExpanded
 

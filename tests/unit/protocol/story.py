@@ -6,16 +6,8 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from interlock.protocol.base import Json, Usage
-from interlock.protocol.decide import (
-    AcceptPlan,
-    AnswerByDefault,
-    Assign,
-    CloseJob,
-    CloseTask,
-    Command,
-    ExpandStep,
-    decide,
-)
+from interlock.protocol.commands import AcceptPlan, AnswerByDefault, Assign, CloseJob, CloseTask, Command, ExpandStep
+from interlock.protocol.decide import decide
 from interlock.protocol.machine import evolve
 from interlock.protocol.messages import (
     CriterionVerdict,

@@ -6,7 +6,8 @@ import pytest
 from tests.unit.protocol.story import NOW, Story, step
 
 from interlock.protocol.base import Usage
-from interlock.protocol.decide import Assign, CloseJob, CloseTask, deadline_of
+from interlock.protocol.commands import Assign, CloseJob, CloseTask
+from interlock.protocol.decide import deadline_of
 from interlock.protocol.messages import Feedback, JobClosed, PlanAccepted, TaskResult, TaskVerdict
 from interlock.protocol.team import Budget, Handover
 

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.protocol.story import NOW, Story, step
 
 from interlock.protocol.base import Usage
-from interlock.protocol.decide import Assign, CloseTask, ExpandStep
+from interlock.protocol.commands import Assign, CloseTask, ExpandStep
 from interlock.protocol.machine import evolve, fold, settle
 from interlock.protocol.messages import PlanRejected
 from interlock.protocol.retries import retry_objection

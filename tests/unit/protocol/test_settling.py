@@ -5,7 +5,8 @@ from itertools import islice
 
 from tests.unit.protocol.story import NOW, Story, step
 
-from interlock.protocol.decide import Assign, CloseTask, decide
+from interlock.protocol.commands import Assign, CloseTask
+from interlock.protocol.decide import decide
 from interlock.protocol.machine import evolve, settle
 from interlock.protocol.messages import EffectDone
 from interlock.protocol.state import EffectStatus
