@@ -21,6 +21,7 @@ __all__ = [
     "MESSAGE_TYPES",
     "VERSION",
     "ActionTaken",
+    "Allowance",
     "Approval",
     "AttemptSummary",
     "Bounds",
@@ -161,9 +162,24 @@ class Bounds(Strict):
     """What a team lays down for the jobs of the teams within it."""
 
     team: Name
+    agent: Name | None = None
+    """Its agent that the job does the work of."""
     permissions: tuple[Permissions, ...] = ()
     """Layers of rules: its own, its agent's, the step's. Each only narrows."""
     principles: tuple[Principle, ...] = ()
+    base: str = "/"
+    """The absolute folder that relative patterns of these rules count from."""
+
+
+class Allowance(Strict):
+    """What a job, or a step of it, may use up together with all jobs below it. It is counted at the broker before each
+    request to a model."""
+
+    job: Token
+    step: Name | None = None
+    """None: it is the whole job's."""
+    calls: int | None = Field(default=None, ge=1)
+    tokens: int | None = Field(default=None, ge=1)
 
 
 class JobSubmitted(Envelope):
@@ -189,8 +205,13 @@ class JobSubmitted(Envelope):
     priority: Priority = "normal"
     bounds: tuple[Bounds, ...] = ()
     """What the teams around this one lay down for it, outermost first."""
+    taint: tuple[str, ...] = ()
+    """Where the text from outside comes from that went into its goal and inputs, where a team around this one made them
+    out of such text."""
     approve_plan: bool = False
     """Whether a person is asked before a plan that the manager made is followed."""
+    allowances: tuple[Allowance, ...] = ()
+    """Those of the task that the job does the work of: the jobs and steps around this one pay for what it uses."""
 
 
 class PlanProposed(Envelope):
@@ -269,10 +290,15 @@ class TaskAssigned(Envelope):
     """Oldest first."""
     earlier: AttemptSummary | None = None
     """The attempt before this one."""
+    inputs: dict[Name, Json] = {}
+    """Only for an agent that is a team: what it is given for its inputs."""
     taint: tuple[str, ...] = ()
     """Where the text from outside comes from that stands in this message; empty: there is none."""
     resumes: int = Field(default=0, ge=0)
     """Stream sequence of the answer after which the attempt goes on where it waited; 0: it begins."""
+    allowances: tuple[Allowance, ...] = ()
+    """Whatever pays for the requests of this attempt and of its judge, the job's own included; empty: nothing is
+    counted."""
 
 
 class TaskResult(Envelope):
@@ -301,6 +327,8 @@ class TaskResult(Envelope):
     """What the model was told of each of the actions, as far as it saw it; it has no entry for one that was cut off."""
     spent: str = ""
     """Which budget of the job ran out meanwhile, in words; then nobody in the job can ask a model any more."""
+    spent_of: Literal["job", "step"] = "job"
+    """Whose budget that was; where it is only the task's step, the others go on."""
 
 
 class TaskVerdict(Envelope):
@@ -315,6 +343,8 @@ class TaskVerdict(Envelope):
     exchanges: tuple[Exchange, ...] = ()
     """What the verifier asked its model and was answered, in order."""
     spent: str = ""
+    """As in a result."""
+    spent_of: Literal["job", "step"] = "job"
     """As in a result."""
 
 

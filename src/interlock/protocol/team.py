@@ -305,6 +305,9 @@ class Step(Strict):
     lines, and otherwise as for what the template names."""
     permissions: Permissions = Permissions()
     """The step's own rules. They narrow those of its agent and the team."""
+    inputs: dict[Name, Json] = {}
+    """Only where the agent is a team: the inputs of that team. Texts are templates, as in ``do``; one that is a single
+    ``{{ expression }}`` gives the value itself."""
     budget: "Budget" = Field(default_factory=lambda: Budget())  # noqa: PLW0108 -- it is defined further down
     """What all tasks of the step together may use up."""
 

@@ -17,6 +17,7 @@ from interlock.protocol.messages import (
     PlanExpanded,
     PlanProposed,
     QuestionAsked,
+    TaskAssigned,
     TaskResult,
     TaskVerdict,
 )
@@ -46,7 +47,9 @@ NEW_FIELDS: Mapping[type[Envelope], Mapping[str, NewField]] = {
         "stored": _NEEDED,
         "priority": _USEFUL,
         "bounds": _NEEDED,
+        "taint": _NEEDED,
         "approve_plan": _NEEDED,
+        "allowances": _NEEDED,
     },
     PlanProposed: {
         "makes": _NEEDED,
@@ -56,9 +59,17 @@ NEW_FIELDS: Mapping[type[Envelope], Mapping[str, NewField]] = {
         "exchanges": _USEFUL,
         "spent": _NEEDED,
     },
+    TaskAssigned: {"inputs": _NEEDED},
     PlanExpanded: {"stored": _USEFUL},  # without it the items are worked out again
-    TaskResult: {"poison": _USEFUL, "exchanges": _USEFUL, "seen": _USEFUL, "spent": _USEFUL},
-    TaskVerdict: {"exchanges": _USEFUL, "spent": _USEFUL},
+    TaskAssigned: {"allowances": _USEFUL},  # without it the requests are counted once they are in the log
+    TaskResult: {
+        "poison": _USEFUL,
+        "exchanges": _USEFUL,
+        "seen": _USEFUL,
+        "spent": _USEFUL,
+        "spent_of": _USEFUL,
+    },
+    TaskVerdict: {"exchanges": _USEFUL, "spent": _USEFUL, "spent_of": _USEFUL},
 }
 """The fields that came later than their kind."""
 
@@ -75,6 +86,7 @@ NEW_INSIDE = frozenset(
         ("Limits", "replans"),
         ("ModelSettings", "options"),
         ("Step", "budget"),
+        ("Step", "inputs"),
     }
 )
 """The fields that came later and stand further inside of a message, each with its model."""
@@ -150,4 +162,6 @@ def _new_in_team(team: Team) -> Iterator[str]:
 
 
 def _new_in_steps(steps: Iterable[Step]) -> Iterator[str]:
-    yield from (f"step {step.step}" for step in steps if step.on_failure == "replan" or step.budget != Budget())
+    yield from (
+        f"step {step.step}" for step in steps if step.on_failure == "replan" or step.budget != Budget() or step.inputs
+    )
