@@ -59,9 +59,8 @@ NEW_FIELDS: Mapping[type[Envelope], Mapping[str, NewField]] = {
         "exchanges": _USEFUL,
         "spent": _NEEDED,
     },
-    TaskAssigned: {"inputs": _NEEDED},
     PlanExpanded: {"stored": _USEFUL},  # without it the items are worked out again
-    TaskAssigned: {"allowances": _USEFUL},  # without it the requests are counted once they are in the log
+    TaskAssigned: {"inputs": _NEEDED, "allowances": _USEFUL},  # without it the requests are counted once they are in the log
     TaskResult: {
         "poison": _USEFUL,
         "exchanges": _USEFUL,
