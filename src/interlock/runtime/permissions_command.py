@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from interlock.agents.grants import uses_of
+from interlock.agents.spelling import did_you_mean
 from interlock.agents.tools.catalogue import catalogue
 from interlock.agents.tools.normal import CallNotNormal, normalise, resolved
 from interlock.protocol.base import Json
@@ -19,7 +20,6 @@ from interlock.protocol.tools import ToolSpec
 from interlock.runtime.policyfile import load_policy
 from interlock.runtime.show import print_out
 from interlock.runtime.team_tools import team_layers, tool_of
-from interlock.runtime.team_words import did_you_mean
 from interlock.runtime.teamfile import load_team
 
 __all__ = ["EXIT_OF_OUTCOME", "CallUnreadable", "Question", "explain", "show_permissions"]

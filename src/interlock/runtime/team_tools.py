@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from interlock.agents.grants import uses_of
+from interlock.agents.spelling import did_you_mean
 from interlock.protocol.base import Json, canonical_json
 from interlock.protocol.permissions import Layer, Permissions
 from interlock.protocol.team import Agent, PinnedTool, Step, Team, ToolSources, ToolUse
 from interlock.protocol.tools import ToolSpec
-from interlock.runtime.team_words import did_you_mean
 from interlock.runtime.yaml_positions import Location
 
 __all__ = ["Found", "ToolProblems", "check_tools", "team_layers", "tool_of", "tool_roots"]

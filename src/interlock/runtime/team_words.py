@@ -1,22 +1,16 @@
 """What pydantic finds wrong with a team, in plain words: what was expected, what stands there, what was meant."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic_core import ErrorDetails
 
+from interlock.agents.spelling import did_you_mean
 from interlock.protocol.base import Json
 from interlock.protocol.criteria import CHECK_NAMES, CRITERION_KEYS
 from interlock.runtime.yaml_positions import Location
 
-__all__ = ["ShapeError", "did_you_mean", "value_at"]
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ``: did you mean 'x'?`` for the known word that is nearest to ``word``; empty if none is near."""
-    near = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f": did you mean {near[0]!r}?" if near else ""
+__all__ = ["ShapeError", "value_at"]
 
 
 class ShapeError:

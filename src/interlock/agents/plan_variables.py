@@ -1,11 +1,11 @@
-"""Which variables a template of a team may use, and what to say about one that is not there."""
+"""Which variables a template of a plan may use, and what to say about one that is not there."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from interlock.agents.spelling import did_you_mean
 from interlock.agents.templates import TemplateInvalid, find_references, is_expression
 from interlock.protocol.team import Files, Step, Team
-from interlock.runtime.team_words import did_you_mean
 
 __all__ = ["Use", "Variables"]
 
@@ -28,8 +28,10 @@ class Use:
 class Variables:
     """What the templates of one team can name."""
 
-    def __init__(self, team: Team) -> None:
+    def __init__(self, team: Team, given: Collection[str] | None = None) -> None:
+        """Know the variables of ``team``; ``given`` are the inputs of its job, None where there is none yet."""
         self._team = team
+        self._given = given
         self._steps = {step.step: step for step in team.plan}
 
     def problem(self, path: tuple[str, ...], use: Use) -> str:
@@ -47,6 +49,8 @@ class Variables:
                 return self._unknown(path[0], use)
 
     def _input(self, rest: list[str]) -> str:
+        if rest and not self._team.inputs and self._given is not None:
+            return self._given_input(rest[0], self._given)
         if not rest or not self._team.inputs:
             return ""
         name, *deeper = rest
@@ -57,6 +61,11 @@ class Variables:
         if deeper and kind in _LISTS:
             return f"'inputs.{name}' is a list: {deeper[0]!r} is in its entries, so use for_each or a loop"
         return f"'inputs.{name}' is a {kind}: it has no {deeper[0]!r}" if deeper and kind in _SCALARS else ""
+
+    def _given_input(self, name: str, given: Collection[str]) -> str:
+        if name in given:
+            return ""
+        return f"there is no input {name!r}" + (_near(name, given, "inputs") if given else "; the job has none")
 
     def _item(self, name: str, rest: list[str], use: Use) -> str:
         if use.step is None or use.step.for_each is None:
@@ -87,6 +96,8 @@ class Variables:
         if not rest:
             return "" if use.step is None else "say which step: steps.NAME, so that it is known what must be over first"
         name, *member = rest
+        if not self._steps:
+            return f"there is no step {name!r}: the manager makes the steps from the goal, so nothing can name one"
         if name not in self._steps:
             return f"there is no step {name!r}" + (
                 _subscript("steps", name, self._steps) or _near(name, self._steps, "steps")
@@ -113,7 +124,7 @@ class Variables:
         return f"the output of step {step.step!r} has no {name!r}" + _near(name, step.output, "it has")
 
     def _unknown(self, name: str, use: Use) -> str:
-        if name in self._team.inputs:
+        if name in self._team.inputs or name in (self._given or ()):
             return f"there is no variable {name!r}: did you mean 'inputs.{name}'?"
         if name in self._steps:
             member = "outputs" if self._steps[name].for_each is not None else "output"
