@@ -60,7 +60,7 @@ NEW_FIELDS: Mapping[type[Envelope], Mapping[str, NewField]] = {
         "spent": _NEEDED,
     },
     PlanExpanded: {"stored": _USEFUL},  # without it the items are worked out again
-    TaskAssigned: {"inputs": _NEEDED, "allowances": _USEFUL},  # without it the requests are counted once they are in the log
+    TaskAssigned: {"inputs": _NEEDED, "allowances": _USEFUL},  # uncounted requests are counted in the log
     TaskResult: {
         "poison": _USEFUL,
         "exchanges": _USEFUL,
