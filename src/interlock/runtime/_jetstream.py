@@ -20,6 +20,9 @@ NS_PER_SECOND = 1_000_000_000
 SEQUENCE_WRONG = frozenset({10071, 10164})
 """Error codes of a publish whose expected last sequence is not the last one."""
 
+_NO_INCREMENT = 10169
+"""The code of a publish to a stream of counters that adds nothing."""
+
 NO_ROOM = frozenset({10002, 10023, 10047, 10077})
 """Error codes of a publish for which the stream, the account or the server has no room."""
 
@@ -132,7 +135,7 @@ async def _ensure_led(wire: Wire, config: Mapping[str, Any]) -> None:
     try:
         answer_of(subject, reply)
     except BrokerComplaint as error:
-        if error.code not in SEQUENCE_WRONG:
+        if error.code not in {*SEQUENCE_WRONG, _NO_INCREMENT}:
             raise
 
 

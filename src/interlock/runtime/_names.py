@@ -34,6 +34,16 @@ def state_subject(ns: str, key: str) -> str:
     return f"il.{ns}.state.{key}"
 
 
+def budget_stream(ns: str) -> str:
+    """Return the name of the stream of what jobs have used of their budgets."""
+    return f"IL_{ns}_BUDGET"
+
+
+def budget_subject(ns: str, key: str) -> str:
+    """Return the subject of a counter there, or of many."""
+    return f"il.{ns}.budget.{key}"
+
+
 def bucket(ns: str) -> str:
     """Return the name of the object store for large bodies."""
     return f"IL_{ns}"
@@ -46,7 +56,7 @@ def bucket_stream(ns: str) -> str:
 
 def streams_of(ns: str) -> tuple[str, ...]:
     """Return the names of all streams of the namespace."""
-    return log_stream(ns), control_stream(ns), bucket_stream(ns), state_stream(ns)
+    return log_stream(ns), control_stream(ns), bucket_stream(ns), state_stream(ns), budget_stream(ns)
 
 
 def queue_name(kind: QueueKind, role: Role, lane: int) -> str:

@@ -31,6 +31,7 @@ from interlock.runtime._append import Appender, Sending
 from interlock.runtime._background import beside
 from interlock.runtime._blobs import Blobs
 from interlock.runtime._client import Heard
+from interlock.runtime._counters import Counters
 from interlock.runtime._follow import Follow
 from interlock.runtime._jetstream import (
     NS_PER_SECOND,
@@ -117,6 +118,7 @@ class Bus:
         self._appender = Appender(wire, self._stream, settings.settle_seconds)
         self.orders = Orders(wire, ns)
         self.state = StateStore(wire, ns)
+        self.counters = Counters(wire, ns)
         self.shelf = Shelf(wire, ns, self._blobs, self._reader)
         self._speaks = Speaks(partial(self.state.values, "node"), newest)
         self.ns = ns
@@ -224,6 +226,7 @@ class Bus:
         slots: int,
         *,
         job: str | None = None,
+        since: int | None = None,
         ack_wait: float = ACK_WAIT,
         max_deliver: int = _MAX_DELIVER,
     ) -> AbstractAsyncContextManager[Deliveries]:
@@ -231,28 +234,37 @@ class Bus:
 
         With ``job`` only those of one job, from a consumer of its own that goes away when nobody uses it any more. An
         agent's credentials make no consumers: it takes from that of its lane, and waits until ``queues`` made it.
+        With ``since`` the consumer is the job's own as well, and takes what came for any job from that sequence on.
         At most ``slots`` are unanswered at once. A delivery whose holder is silent for ``ack_wait`` seconds goes to
         somebody else, ``max_deliver`` times in all. Use one pull for a kind and role in a process. What nobody can
         read is terminated, logged and counted in ``unreadable``.
         """
-        options = self._queue(kind, role, job, slots=slots, ack_wait=ack_wait, max_deliver=max_deliver)
+        options = self._queue(kind, role, job, since=since, slots=slots, ack_wait=ack_wait, max_deliver=max_deliver)
         return Deliveries(self._wire, self._reader, options).open()
 
     def queues(
-        self, queues: Iterable[tuple[QueueKind, Role]], job: str | None = None, *, ack_wait: float = ACK_WAIT
+        self,
+        queues: Iterable[tuple[QueueKind, Role]],
+        job: str | None = None,
+        *,
+        inner: Iterable[tuple[QueueKind, Role]] = (),
+        since: int | None = None,
+        ack_wait: float = ACK_WAIT,
     ) -> AbstractAsyncContextManager[int]:
         """Make queues that agents take from who have credentials of their own; yield their lane.
 
         Without ``job`` these are the queues of all jobs, lane 0, and they stay. With ``job`` they are for that job
-        alone and go away when the block is left. ``ack_wait`` is as in ``pull``.
+        alone and go away when the block is left; ``inner`` are those of the teams within its team, which take from
+        ``since`` on. ``ack_wait`` is as in ``pull``.
 
         :raises LanesTaken: too many jobs of the team have queues of their own right now
         :raises BusError: the broker is out of reach, or lets these credentials make none
         """
-        wanted = tuple(queues)
+        wanted, more = tuple(queues), tuple(inner)
 
         def made(lane: int) -> list[PullOptions]:
-            return [self._queue(*one, job, lane=lane, ack_wait=ack_wait) for one in wanted]
+            own = [self._queue(*one, job, lane=lane, ack_wait=ack_wait) for one in wanted]
+            return own + [self._queue(*one, job, lane=lane, since=since, ack_wait=ack_wait) for one in more]
 
         return open_lane(self._wire, self.ns, job, made)
 
@@ -378,6 +390,7 @@ class Bus:
         job: str | None,
         *,
         lane: int | None = None,
+        since: int | None = None,
         slots: int = 1,
         ack_wait: float = ACK_WAIT,
         max_deliver: int = _MAX_DELIVER,
@@ -385,9 +398,9 @@ class Bus:
         known = self._wire.address.lane if lane is None else lane
         named = f"{queue_name(kind, role, 0)}-{job}" if job else queue_name(kind, role, 0)
         consumer = named if known is None else queue_name(kind, role, known)
-        subjects = queue_subjects(self.ns, kind, role, job)
+        subjects = queue_subjects(self.ns, kind, role, job if since is None else None)
         forgotten_after = None if job is None else _FORGOTTEN_SECONDS if known is None else _LANE_FORGOTTEN_SECONDS
-        return PullOptions(self._stream, consumer, subjects, slots, ack_wait, max_deliver, forgotten_after, job)
+        return PullOptions(self._stream, consumer, subjects, slots, ack_wait, max_deliver, forgotten_after, job, since)
 
     async def copies(self) -> list[Copies]:
         """Return how many copies there are of each of the streams.
@@ -414,3 +427,4 @@ class Bus:
         await self._blobs.ensure(self._settings.replicas)
         await self.orders.ensure(self._settings.replicas)
         await self.state.ensure(self._settings.replicas)
+        await self.counters.ensure(self._settings.replicas)

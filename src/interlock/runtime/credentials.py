@@ -19,6 +19,7 @@ from interlock.runtime._names import (
     QueueKind,
     bucket,
     bucket_stream,
+    budget_subject,
     control_stream,
     log_stream,
     queue_name,
@@ -104,7 +105,8 @@ def rights_of(party: Party, ns: str) -> tuple[Right, ...]:
             own = tuple(_serving(party.role, ns, "assigned", _WORKER_SENDS))
         case "verifier":
             own = tuple(_serving(party.role, ns, "result", _VERIFIER_SENDS))
-    return (*_reading(ns), *_writing_bodies(ns), Right(state_subject(ns, f"node.{party.name}.*")), *own)
+    shared = (*_reading(ns), *_writing_bodies(ns), *_counting(ns))
+    return (*shared, Right(state_subject(ns, f"node.{party.name}.*")), *own)
 
 
 def accounts(keys: Mapping[Party, str], ns: str) -> dict[str, Any]:
@@ -135,6 +137,11 @@ def _reading(ns: str) -> Iterator[Right]:
 
 def _writing_bodies(ns: str) -> Iterator[Right]:
     yield from (Right(f"$O.{bucket(ns)}.{part}.*") for part in ("C", "M"))
+
+
+def _counting(ns: str) -> Iterator[Right]:
+    """Yield what it takes to pay for a request to a model: from the budget of a job, and from that of a step."""
+    yield from (Right(budget_subject(ns, key)) for key in ("*.*", "*.*.*"))
 
 
 def _following(ns: str) -> Iterator[Right]:

@@ -9,7 +9,7 @@ from tests.cluster import Cluster
 from tests.integration.bus.messages import READER, assigned
 
 from interlock.protocol.control import AllScope
-from interlock.runtime._names import bucket_stream, control_stream, log_stream, state_stream, streams_of
+from interlock.runtime._names import log_stream, streams_of
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.bus import Bus, BusSettings
 from interlock.runtime.bus_errors import BrokerComplaint
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 async def test_everything_is_kept_three_times(cluster: Cluster, ns: str) -> None:
-    """Log, orders, bodies and state have three replicas in a cluster of three, and so has a role's queue."""
+    """Log, orders, bodies, state and budgets have three replicas in a cluster of three, and so has a role's queue."""
     async with Bus.connect(cluster.address, ns, "test") as bus:
         await bus.append(assigned(ns))
         async with bus.pull("assigned", READER, slots=1) as deliveries:
@@ -29,7 +29,8 @@ async def test_everything_is_kept_three_times(cluster: Cluster, ns: str) -> None
             await delivery.ack()
         kept = {one.stream: (one.kept, one.wished) for one in await bus.copies()}
         consumer = await cluster.consumer(log_stream(ns), f"assigned-{READER}")
-    assert kept == dict.fromkeys((log_stream(ns), control_stream(ns), bucket_stream(ns), state_stream(ns)), (3, 3))
+    assert kept == dict.fromkeys(streams_of(ns), (3, 3))
+    assert len(kept) == 5
     assert len(consumer["cluster"]["replicas"]) == 2
 
 

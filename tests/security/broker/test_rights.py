@@ -14,8 +14,9 @@ NAMES = st.from_regex(r"[a-z][a-z0-9_-]{0,4}", fullmatch=True)
 
 ROLES = st.builds(lambda agent, team: f"{agent}@{team}", NAMES, NAMES)
 PARTIES = st.builds(Party, st.sampled_from(["worker", "verifier"]), ROLES)
-SHARED = ("$JS.API.DIRECT.GET.", "$JS.API.STREAM.MSG.GET.", "$JS.API.STREAM.INFO.", "$O.")
-"""What everybody may: read the log, orders and bodies, and store bodies, which cannot take another's place."""
+SHARED = ("$JS.API.DIRECT.GET.", "$JS.API.STREAM.MSG.GET.", "$JS.API.STREAM.INFO.", "$O.", "il.main.budget.")
+"""What everybody may: read the log, orders and bodies, store bodies, which cannot take another's place, and count what
+jobs use: agents of many teams pay from the budget of one job."""
 
 
 def overlap(one: str, other: str) -> bool:
