@@ -26,6 +26,8 @@ __all__ = [
     "SubjectInvalid",
     "assigned_subjects",
     "chain_subjects",
+    "closed_subject",
+    "closed_subjects",
     "job_chains",
     "job_subjects",
     "live_subject",
@@ -130,6 +132,16 @@ def submitted_subject(ns: str, job: str) -> str:
 def submitted_subjects(ns: str) -> str:
     """Return the wildcard over the first entry of every job."""
     return f"il.{ns}.log.*.*.{JOB_TASK}.submitted"
+
+
+def closed_subject(ns: str, job: str) -> str:
+    """Return the subject of the end of ``job``."""
+    return f"{_task_prefix(ns, job, JOB_TASK)}.closed"
+
+
+def closed_subjects(ns: str) -> str:
+    """Return the wildcard over the end of every job."""
+    return f"il.{ns}.log.*.*.{JOB_TASK}.closed"
 
 
 def assigned_subjects(ns: str, job: str, task: str) -> str:

@@ -1,10 +1,12 @@
 """What an agent process is told when it starts: JSON on its standard input, so that no secret stands in argv."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import ConfigDict, Field
 
+from interlock.agents.children import Home
 from interlock.protocol.base import Name, Strict
 from interlock.protocol.team import Agent, ModelSettings, SecretSource, ToolSources
 from interlock.protocol.tools import ToolSpec
@@ -61,6 +63,18 @@ class Toolkit:
     catalogue: tuple[ToolSpec, ...] = ()
     base: str = "/"
     """The folder of the team file, absolute."""
+    inner: Mapping[str, "Toolkit"] = field(default_factory=dict[str, "Toolkit"])
+    """Those of the teams within it, at any depth, by name."""
+
+    @property
+    def home(self) -> Home:
+        """The team's own part of it."""
+        return Home(tools=self.catalogue, base=self.base)
+
+    def of(self, team: str) -> "Toolkit":
+        """Return that of a team within it, and of what is within that."""
+        found = self.inner.get(team, NO_TOOLKIT)
+        return Toolkit(found.catalogue, found.base, self.inner)
 
 
 NO_TOOLKIT = Toolkit()
@@ -79,17 +93,19 @@ class ToolSetup(Strict):
 
 
 class ProcessConfig(Strict):
-    """One manager, worker or verifier process."""
+    """One manager, worker, verifier or team process."""
 
     model_config = _SECRETIVE
 
-    kind: Literal["manager", "worker", "verifier"]
+    kind: Literal["manager", "worker", "verifier", "team"]
     name: str
     """What the process is called in logs: ``manager``, or the agent's name and a number."""
     ns: Name
     broker: BrokerLogin
     job: str | None = None
     """The only job to work on; None: all of them."""
+    tree: bool = False
+    """Whether it works on the jobs within ``job``: a manager on that one too, others on these alone."""
     team: Name | None = None
     """Only for a worker or a verifier, as the fields below."""
     agent_name: Name | None = None
@@ -98,6 +114,8 @@ class ProcessConfig(Strict):
     """The agent's model; where its server and key are, the environment says. None: it needs no model."""
     tools: ToolSetup | None = None
     """Only for a worker; None: it has none."""
+    home: Home = Home()
+    """Only for a team: the tools of the team that the agent is."""
     patience: float = Field(default=ACK_WAIT, gt=0)
     """Seconds after which a message that its holder says nothing of goes to another process."""
     slots: int = Field(default=1, ge=1)

@@ -54,6 +54,8 @@ class PullOptions:
     """Seconds without anybody pulling after which the broker drops the consumer; None: never."""
     job: str | None = None
     """The only job that it is for; None: all of them."""
+    since: int | None = None
+    """The stream sequence from which on it takes messages; None: from the first."""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -70,6 +72,8 @@ class PullOptions:
         }
         if self.forgotten_after is not None:
             config["inactive_threshold"] = int(self.forgotten_after * NS_PER_SECOND)
+        if self.since is not None:
+            config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": self.since}
         if self.job is not None:
             config["metadata"] = {QUEUE_JOB: self.job}
         return config

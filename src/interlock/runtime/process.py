@@ -123,6 +123,10 @@ async def _serve(config: ProcessConfig, bus: Bus, tracing: Tracing, ready: Calla
             from interlock.runtime.verifier_role import serve_verifier  # noqa: PLC0415 -- only verifiers run checks
 
             await serve_verifier(config, bus, tracing, ready, told)
+        case "team":
+            from interlock.runtime.team_role import serve_team  # noqa: PLC0415 -- only teams begin jobs
+
+            await serve_team(config, bus, tracing, ready, told)
 
 
 async def _manage(config: ProcessConfig, bus: Bus, tracing: Tracing, ready: Callable[[], None], told: Told) -> None:

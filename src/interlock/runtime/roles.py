@@ -20,8 +20,9 @@ from interlock.observability.attributes import HEADER_ORIGIN, HEADER_REPLACES, H
 from interlock.observability.tracing import AgentSpan, Tracing, Work
 from interlock.protocol.base import Role, role_of
 from interlock.protocol.codec import kind_of
+from interlock.protocol.lineage import is_within
 from interlock.protocol.messages import Envelope, TaskAssigned, TaskResult
-from interlock.protocol.subjects import chain_subjects, log_subject
+from interlock.protocol.subjects import chain_subjects, log_subject, submitted_subject
 from interlock.protocol.team import Agent, ModelSettings
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import AnswerRefused, BusError
@@ -96,12 +97,21 @@ class Serving:
         :raises BusError: what no waiting will cure, such as missing permissions
         """
         config = self._config
-        queue = self.bus.pull(kind, self.role, config.slots, job=config.job, ack_wait=config.patience)
+        since = await self._beginning() if config.tree else None
+        queue = self.bus.pull(kind, self.role, config.slots, job=config.job, since=since, ack_wait=config.patience)
         async with queue as deliveries, anyio.create_task_group() as group:
             ready()
             group.start_soon(self._drain_when_told, deliveries)
             async for delivery in deliveries:
+                if config.tree and config.job and not is_within(delivery.message.job, config.job):
+                    await delivery.ack()  # the queue is this tree's own
+                    continue
                 group.start_soon(self._work_and_acknowledge, delivery, work)
+
+    async def _beginning(self) -> int:
+        """Return where the job begins whose tree is worked on: what is older belongs to others."""
+        first = await patiently(partial(self.bus.last, submitted_subject(self.bus.ns, self._config.job or "")))
+        return first.seq if first else 1
 
     async def _drain_when_told(self, deliveries: Deliveries) -> None:
         await self._told.draining.wait()
@@ -121,7 +131,7 @@ class Serving:
         A message over which this process fails is answered too, so that it takes nothing else down with it; one over
         which process after process died is not tried again.
         """
-        if not _is_suspect(delivery):
+        if not self._is_suspect(delivery):
             await self._think(delivery, span, think, excuse)
             return
         deaths = await self._deaths.over(delivery.seq)
@@ -189,7 +199,7 @@ class Serving:
     async def _work_and_acknowledge(self, delivery: Delivery, work: _Work) -> None:
         with self._told.work(delivery.message.job) as scope:
             if not scope.cancel_called:  # a call of a model could be sent before the cancellation is noticed
-                async with delivery.keep_alive(), self._turnstile.enter(alone=_is_suspect(delivery)):
+                async with delivery.keep_alive(), self._turnstile.enter(alone=self._is_suspect(delivery)):
                     await work(delivery)
                 await delivery.ack()
                 return
@@ -202,6 +212,10 @@ class Serving:
         else:
             await delivery.leave()
 
+    def _is_suspect(self, delivery: Delivery) -> bool:
+        """Whether so many who had the message ended that it has to be worked on alone; nobody dies of waiting."""
+        return delivery.deliveries >= SUSPECT and self.agent.kind != "team"
+
     async def overtaken(self, delivery: Delivery) -> bool:
         """Return whether somebody answered a message before he died over it, so that working on it is for nothing."""
         if not delivery.is_again:
@@ -210,11 +224,6 @@ class Serving:
         chain = chain_subjects(message.ns, message.job, message.task)
         head = await patiently(partial(self.bus.last, chain))
         return head is not None and head.seq != delivery.seq
-
-
-def _is_suspect(delivery: Delivery) -> bool:
-    """Whether so many who had the message ended that it has to be worked on alone."""
-    return delivery.deliveries >= SUSPECT
 
 
 def answering(message: TaskAssigned | TaskResult, delivery: Delivery) -> dict[str, Any]:
