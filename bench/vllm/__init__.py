@@ -1,0 +1,1 @@
+"""The real vLLM on the CPU, with a small model: what tests and benchmarks run against."""
