@@ -5,22 +5,34 @@ does not hold. Everything is derived from the log, so any manager that takes a j
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass, fields, replace
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from interlock.agents.authority import plan_objections
-from interlock.agents.grants import Labels, grant_of, pinned_texts
+from interlock.agents.grants import Labels, grant_of
 from interlock.agents.outcome import outcome_of, wanted_by_outcome
+from interlock.agents.proposals import completed, proposal_problems, question_about_plan, result_steps_of
+from interlock.agents.proposer import ProposalOutcome
 from interlock.agents.scopes import NotAList, Scopes
 from interlock.agents.shelf import NOTHING, NOTHING_BROUGHT, NotBrought, Shelf, Wanted
-from interlock.agents.templates import TemplateError, references, render
+from interlock.agents.templates import TemplateError, render
 from interlock.protocol.base import Json, role_of
-from interlock.protocol.commands import AcceptPlan, AnswerByDefault, Assign, CloseJob, CloseTask, Command, ExpandStep
+from interlock.protocol.commands import (
+    AcceptPlan,
+    AnswerByDefault,
+    Assign,
+    CloseJob,
+    CloseTask,
+    ExpandStep,
+    JudgeProposal,
+    Propose,
+    Written,
+)
 from interlock.protocol.control import NO_POLICY
-from interlock.protocol.criteria import AnyCriterion, map_templates, templates_of
+from interlock.protocol.criteria import AnyCriterion, map_templates
 from interlock.protocol.decide import deadline_of
 from interlock.protocol.items import StoredItems
 from interlock.protocol.messages import (
@@ -30,16 +42,18 @@ from interlock.protocol.messages import (
     Message,
     PlanAccepted,
     PlanExpanded,
+    PlanProposed,
     PlanRejected,
     QuestionAnswered,
+    QuestionAsked,
     TaskAssigned,
     TaskClosed,
 )
-from interlock.protocol.plan import all_needs, sinks
-from interlock.protocol.state import JobState
+from interlock.protocol.planning import evolve_plan, manager_role
+from interlock.protocol.state import Entry, JobState
 from interlock.protocol.team import Step, Team, output_schema
 
-__all__ = ["Planner", "Stamp", "verifier_of"]
+__all__ = ["NothingProposed", "Planner", "Stamp", "verifier_of"]
 
 _LABEL = 80
 """The most characters of a label."""
@@ -58,6 +72,14 @@ class Stamp:
     at: datetime
 
 
+class NothingProposed(LookupError):
+    """A proposal is to be judged of a job that has none at hand."""
+
+    def __init__(self, job: str) -> None:
+        super().__init__(f"nothing is proposed in job {job}: only a command of its newest state can be carried out")
+        self.job = job
+
+
 class Planner:
     """Says what the manager of one job decided. Keeps nothing that the log does not give again."""
 
@@ -69,19 +91,19 @@ class Planner:
         self.policy = NO_POLICY
         """What the operator has laid down; whoever coordinates keeps it up to date."""
 
-    def wants(self, state: JobState, command: Command) -> Wanted:
+    def wants(self, state: JobState, command: Written) -> Wanted:
         """Return what the message of ``command`` is made of, as far as ``state`` does not hold it."""
         match command:
             case ExpandStep(blocked=""):
                 return self._scopes.wanted_by_expansion(state, state.steps[command.step].spec)
             case Assign():
                 return self._scopes.wanted_by_task(state, command.step, command.index)
-            case CloseJob() if command.status != "failed":
+            case CloseJob(answer=None) if command.status != "failed":
                 return wanted_by_outcome(self._scopes, self._submitted, state)
             case _:
                 return NOTHING
 
-    def message(self, state: JobState, command: Command, stamp: Stamp, shelf: Shelf = NOTHING_BROUGHT) -> Message:
+    def message(self, state: JobState, command: Written, stamp: Stamp, shelf: Shelf = NOTHING_BROUGHT) -> Message:
         """Return the message that carries ``command`` out; ``shelf`` has what it ``wants``.
 
         What fails for one task, such as a template, becomes that task's end, with the reason; it never stops the job.
@@ -89,6 +111,8 @@ class Planner:
         match command:
             case AcceptPlan():
                 return self._accept_plan(state, command, stamp)
+            case JudgeProposal():
+                return self._judge(state, command, stamp)
             case ExpandStep():
                 return self._expand(state, command, stamp, shelf)
             case Assign():
@@ -101,7 +125,7 @@ class Planner:
                 return self._close_job(state, command, stamp, shelf)
 
     def excuse(
-        self, state: JobState, command: Command, stamp: Stamp, reason: str, shelf: Shelf = NOTHING_BROUGHT
+        self, state: JobState, command: Written, stamp: Stamp, reason: str, shelf: Shelf = NOTHING_BROUGHT
     ) -> Message:
         """Return what stands for the message of ``command`` where that cannot be sent: the end of the task or job."""
         match command:
@@ -109,7 +133,7 @@ class Planner:
                 return self._cannot_assign(command, stamp, reason)
             case CloseJob():
                 return self._cannot_tell(state, command, stamp, reason)
-            case AcceptPlan() | ExpandStep() | AnswerByDefault() | CloseTask():
+            case AcceptPlan() | JudgeProposal() | ExpandStep() | AnswerByDefault() | CloseTask():
                 return self.message(state, command, stamp, shelf)
 
     def worked_out(self, state: JobState, command: ExpandStep, shelf: Shelf) -> list[Json] | None:
@@ -144,29 +168,71 @@ class Planner:
             **fields,
         )
 
-    def objections(self) -> tuple[str, ...]:
+    def objections(self, state: JobState) -> tuple[str, ...]:
         """Return why the plan must not run, or not run on: the principles that it breaks, what it never could do."""
-        return plan_objections(self._submitted, self.policy, self._team.plan)
+        following = [state.steps[name].spec for name in state.order]
+        return plan_objections(self._submitted, self.policy, following or self._team.plan)
 
     def rejection(self, state: JobState, reasons: tuple[str, ...], stamp: Stamp) -> PlanRejected:
         """Return the message that ends a job because of its plan."""
         return self._envelope(PlanRejected, stamp, answers=state.head, version=state.version or 1, reasons=reasons)
 
-    def _accept_plan(self, state: JobState, command: AcceptPlan, stamp: Stamp) -> PlanAccepted | PlanRejected:
-        objections = self.objections()
-        if objections:
-            return self.rejection(state, objections, stamp)
-        steps = self._team.plan
-        needs = all_needs(steps, {step.step: _implied_needs(step) for step in steps})
-        complete = tuple(step.model_copy(update={"needs": needs[step.step]}) for step in steps)
-        named = _steps_named(self._team.result) if self._team.result is not None else ()
+    def proposal(self, command: Propose, outcome: ProposalOutcome, stamp: Stamp) -> PlanProposed:
+        """Return the message that tells what came of asking the manager's model."""
         return self._envelope(
-            PlanAccepted,
+            PlanProposed,
             stamp,
             answers=command.answers,
-            version=1,
-            steps=complete,
-            result_steps=tuple(named) or sinks(steps, needs),
+            version=command.version,
+            **{one.name: getattr(outcome, one.name) for one in fields(outcome)},
+        )
+
+    def _accept_plan(self, state: JobState, command: AcceptPlan, stamp: Stamp) -> PlanAccepted | PlanRejected:
+        objections = self.objections(state)
+        if objections:
+            return self.rejection(state, objections, stamp)
+        return self._accepted(self._team.plan, command.answers, 1, stamp)
+
+    def _accepted(self, steps: Sequence[Step], answers: int, version: int, stamp: Stamp) -> PlanAccepted:
+        steps = completed(steps)
+        made_of = result_steps_of(self._team, steps)
+        return self._envelope(PlanAccepted, stamp, answers=answers, version=version, steps=steps, result_steps=made_of)
+
+    def _judge(
+        self, state: JobState, command: JudgeProposal, stamp: Stamp
+    ) -> PlanAccepted | PlanRejected | QuestionAsked:
+        """Accept what the manager's model proposed, or reject it, or ask a person about it.
+
+        What nobody who reads the log would take is rejected, whatever is wrong with it: it would be decided for ever.
+        """
+        proposal = state.proposed
+        if proposal is None:
+            raise NothingProposed(self._submitted.job)
+        problems = proposal_problems(self._submitted, self.policy, state, proposal, command)
+        if not problems:
+            said = self._said_of(proposal, command, stamp)
+            if evolve_plan(state, Entry(command.answers + 1, said)) is not None:
+                return said
+            problems = ("it cannot follow what the job has done so far",)
+        return self._envelope(PlanRejected, stamp, answers=command.answers, version=command.version, reasons=problems)
+
+    def _said_of(self, proposal: PlanProposed, command: JudgeProposal, stamp: Stamp) -> PlanAccepted | QuestionAsked:
+        if proposal.makes == "question":
+            return self._question(command, stamp, about="input", text=proposal.text)
+        if self._submitted.approve_plan and not command.approved:
+            asked = {"options": ("yes", "no"), "default": "no"}
+            return self._question(command, stamp, about="plan", text=question_about_plan(proposal), **asked)
+        return self._accepted(proposal.steps, command.answers, command.version, stamp)
+
+    def _question(self, command: JudgeProposal, stamp: Stamp, **asked: Any) -> QuestionAsked:
+        return self._envelope(
+            QuestionAsked,
+            stamp,
+            answers=command.answers,
+            by=manager_role(self._team),
+            question=f"q-{stamp.id[:8]}",
+            expires=stamp.at + timedelta(seconds=self._team.limits.question_seconds),
+            **asked,
         )
 
     def _expand(self, state: JobState, command: ExpandStep, stamp: Stamp, shelf: Shelf) -> PlanExpanded:
@@ -261,8 +327,8 @@ class Planner:
         )
 
     def _close_job(self, state: JobState, command: CloseJob, stamp: Stamp, shelf: Shelf) -> JobClosed:
-        if command.status == "failed":
-            return self._closed_job(state, command, stamp)
+        if command.status == "failed" or command.answer is not None:
+            return self._closed_job(state, command, stamp, command.answer)
         try:
             result, note = outcome_of(self._scopes, self._submitted, state, shelf)
             reason = "; ".join(filter(None, (command.reason, note)))
@@ -323,18 +389,3 @@ def _label(item: Json) -> str:
         item = next((item[key] for key in ("path", "name", "title", "id") if item.get(key) is not None), None)
     text = "" if item is None or isinstance(item, dict | list) else " ".join(str(item).split())
     return text if len(text) <= _LABEL else f"{text[: _LABEL - 3]}..."
-
-
-def _implied_needs(step: Step) -> tuple[str, ...]:
-    """Return the steps that the templates of ``step`` name."""
-    texts = [step.do, *pinned_texts(step.tools or ())]
-    if isinstance(step.for_each, str):
-        texts.append(step.for_each)
-    for criterion in step.verify.criteria:
-        texts += templates_of(criterion)
-    return tuple(dict.fromkeys(name for text in texts for name in _steps_named(text)))
-
-
-def _steps_named(template: str) -> list[str]:
-    paths = (reference.split(".") for reference in sorted(references(template)))
-    return [path[1] for path in paths if path[0] == "steps" and len(path) > 1]

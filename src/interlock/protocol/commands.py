@@ -7,6 +7,7 @@ from interlock.protocol.messages import AttemptSummary, Feedback, JobStatus, Tas
 from interlock.protocol.team import Step
 
 __all__ = [
+    "NO",
     "AcceptPlan",
     "AnswerByDefault",
     "Assign",
@@ -16,7 +17,11 @@ __all__ = [
     "ExpandStep",
     "JudgeProposal",
     "Propose",
+    "Written",
 ]
+
+NO = "no"
+"""The answer that a question without a default is given when its time is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,4 +117,7 @@ class AnswerByDefault:
     answer: str
 
 
-Command = AcceptPlan | ExpandStep | Assign | AnswerByDefault | CloseTask | CloseJob
+Written = AcceptPlan | JudgeProposal | ExpandStep | Assign | AnswerByDefault | CloseTask | CloseJob
+"""What becomes a message at once."""
+
+Command = Written | Propose

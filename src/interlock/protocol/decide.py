@@ -10,14 +10,23 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import TypedDict
 
-from interlock.protocol.commands import AcceptPlan, AnswerByDefault, Assign, CloseJob, CloseTask, Command, ExpandStep
+from interlock.protocol.commands import (
+    NO,
+    AcceptPlan,
+    AnswerByDefault,
+    Assign,
+    CloseJob,
+    CloseTask,
+    Command,
+    ExpandStep,
+)
+from interlock.protocol.deciding_plans import decide_plan, needs_another_plan
 from interlock.protocol.messages import AttemptSummary, Feedback, JobStatus
 from interlock.protocol.plan import task_id
 from interlock.protocol.state import Attempt, JobState, Phase, StepState, TaskState
 from interlock.protocol.team import Handover, Step
 
 __all__ = [
-    "NO",
     "POISON",
     "REPEATED_FEEDBACK",
     "deadline_of",
@@ -26,9 +35,6 @@ __all__ = [
     "repetition",
     "wakes_at",
 ]
-
-NO = "no"
-"""The answer that a question without a default is given when its time is over."""
 
 POISON = "poison"
 """What the reason of a task begins with over which process after process died."""
@@ -53,7 +59,8 @@ def decide(
     if state.rejected is not None:
         return _stop(state, f"the plan is rejected: {'; '.join(state.rejected.reasons)}", killed=False)
     if not state.version:
-        return (AcceptPlan(state.head),)
+        made = state.submitted.team.plan
+        return (AcceptPlan(state.head),) if made else decide_plan(state, now, CloseJob(state.head, "failed"))
     answered = tuple(_answer(state, state.tasks[task]) for task in sorted(state.waiting))
     expansion = next(_expansions(state), None)
     started = tuple(islice(_first_assignments(state), _room(state, window)))
@@ -64,7 +71,7 @@ def decide(
         *_blocked_tasks(state),
         *started,
     )
-    return following or _completion(state)
+    return following or _completion(state, now)
 
 
 def deadline_of(state: JobState) -> datetime | None:
@@ -77,8 +84,8 @@ def deadline_of(state: JobState) -> datetime | None:
 
 def wakes_at(state: JobState) -> datetime | None:
     """Return when the passing of time alone gives the manager something to decide, or None."""
-    questions = (state.tasks[task].question for task in state.asking)
-    bounds = [deadline_of(state), *(question.asked.expires for question in questions if question)]
+    questions = (state.question, *(state.tasks[task].question for task in state.asking))
+    bounds = [deadline_of(state), *(one.asked.expires for one in questions if one and one.answer is None)]
     return min((bound for bound in bounds if bound is not None), default=None)
 
 
@@ -128,7 +135,7 @@ def exhausted(state: JobState, now: datetime) -> str:
         return f"out of budget: {tokens} of {budget.tokens} tokens are used"
     if budget.calls is not None and used.calls >= budget.calls:
         return f"out of budget: {used.calls} of {budget.calls} model calls are used"
-    return ""
+    return f"out of budget: {state.spent}" if state.spent else ""
 
 
 def _stop(state: JobState, reason: str, *, killed: bool) -> tuple[Command, ...]:
@@ -317,10 +324,12 @@ def _made(state: JobState, task: str) -> int:
     return len(known.attempts) if known else 0
 
 
-def _completion(state: JobState) -> tuple[Command, ...]:
+def _completion(state: JobState, now: datetime) -> tuple[Command, ...]:
+    """End a job of which every task is closed, or ask for a new version of a plan that came to nothing."""
     if not all(step.complete for step in state.steps.values()):
         return ()
-    return (CloseJob(state.head, _status(state), _shortfall(state)),)
+    ending = CloseJob(state.head, _status(state), _shortfall(state))
+    return decide_plan(state, now, ending) if needs_another_plan(state, ending) else (ending,)
 
 
 def _status(state: JobState) -> JobStatus:

@@ -12,12 +12,8 @@ An attempt that has to wait for a person goes ``assigned -> asked -> answered ->
 Who sends an entry is what the broker authenticated, and only the roles that the assignment names may go on with it.
 """
 
-from __future__ import annotations  # the map of rpds is generic for type checkers only
-
 from collections.abc import Iterable
 from dataclasses import replace
-
-from rpds import HashTrieMap
 
 from interlock.protocol.messages import (
     JOB_TASK,
@@ -27,10 +23,7 @@ from interlock.protocol.messages import (
     JobClosed,
     JobRetried,
     JobSubmitted,
-    PlanAccepted,
     PlanExpanded,
-    PlanProposed,
-    PlanRejected,
     QuestionAnswered,
     QuestionAsked,
     TaskAssigned,
@@ -39,7 +32,8 @@ from interlock.protocol.messages import (
     TaskResult,
     TaskVerdict,
 )
-from interlock.protocol.plan import TaskIdInvalid, check_graph, parse_task_id
+from interlock.protocol.plan import TaskIdInvalid, parse_task_id
+from interlock.protocol.planning import evolve_plan
 from interlock.protocol.retries import known_beyond, put_back, retry_objection
 from interlock.protocol.state import (
     Attempt,
@@ -123,54 +117,29 @@ def _refuse(state: JobState, entry: Entry) -> JobState:
 
 def _evolve_job(state: JobState, entry: Entry) -> JobState:
     message = entry.message
+    following: JobState | None = None
     match message:
-        case JobSubmitted():
-            fits = state.submitted is None
+        case JobSubmitted() if state.submitted is None:
             following = replace(state, submitted=message, origin=entry.origin)
-        case PlanAccepted():
-            fits = state.submitted is not None and state.version == 0 and _sound(message)
-            following = _with_plan(state, message) if fits else state
         case PlanExpanded():
             step = state.steps.get(message.step)
-            fits = step is not None and step.size is None and not (message.items and message.reason)
-            following = _with_expansion(state, step, message) if step else state
-        case PlanProposed():
-            fits, following = state.submitted is not None, state
-        case PlanRejected():
-            fits = state.submitted is not None and state.rejected is None
-            following = replace(state, rejected=message)
-        case JobClosed():
-            fits, following = state.submitted is not None and not state.open, replace(state, closed=message)
+            if step is not None and step.size is None and not (message.items and message.reason):
+                following = _with_expansion(state, step, message)
+        case JobClosed() if state.submitted is not None and not state.open:
+            following = replace(state, closed=message)
         case JobRetried():
             return _retried(
                 replace(state, disordered=state.disordered or known_beyond(state, entry.seq)), message, entry
             )
         case _:
-            return _refuse(state, entry)
-    return replace(following, head=entry.seq) if fits else _refuse(state, entry)
+            following = evolve_plan(state, entry)
+    return _refuse(state, entry) if following is None else replace(following, head=entry.seq)
 
 
 def _retried(state: JobState, message: JobRetried, entry: Entry) -> JobState:
     if retry_objection(state, message.tasks, message.at):
         return _refuse(state, entry)
     return replace(put_back(state, message.tasks), head=entry.seq)
-
-
-def _sound(plan: PlanAccepted) -> bool:
-    """Whether ``plan`` is the first one, a graph without circles, and has the steps that the result is made of."""
-    names = {step.step for step in plan.steps}
-    return plan.version == 1 and not check_graph(plan.steps) and names.issuperset(plan.result_steps)
-
-
-def _with_plan(state: JobState, plan: PlanAccepted) -> JobState:
-    steps = {step.step: StepState(step, size=1 if step.for_each is None else None) for step in plan.steps}
-    return replace(
-        state,
-        version=plan.version,
-        steps=HashTrieMap(steps),
-        order=tuple(step.step for step in plan.steps),
-        result_steps=plan.result_steps,
-    ).queued()
 
 
 def _with_expansion(state: JobState, step: StepState, message: PlanExpanded) -> JobState:
@@ -371,7 +340,7 @@ def _result(state: JobState, task: TaskState, message: TaskResult, entry: Entry)
         attempts=(*task.attempts[:-1], attempt),
         usage=task.usage + message.usage,
     )
-    return replace(state, tasks=state.tasks.insert(task.id, task), usage=state.usage + message.usage)
+    return _with_usage(replace(state, tasks=state.tasks.insert(task.id, task)), message)
 
 
 def _verdict(state: JobState, task: TaskState, message: TaskVerdict, entry: Entry) -> JobState:
@@ -383,20 +352,20 @@ def _verdict(state: JobState, task: TaskState, message: TaskVerdict, entry: Entr
         attempts=(*task.attempts[:-1], attempt),
         usage=task.usage + message.usage,
     )
-    return replace(
-        state,
-        tasks=state.tasks.insert(task.id, task),
-        waiting=state.waiting | {task.id},
-        usage=state.usage + message.usage,
-    )
+    state = replace(state, tasks=state.tasks.insert(task.id, task), waiting=state.waiting | {task.id})
+    return _with_usage(state, message)
+
+
+def _with_usage(state: JobState, message: TaskResult | TaskVerdict) -> JobState:
+    return replace(state, usage=state.usage + message.usage, spent=state.spent or message.spent)
 
 
 def _closed(state: JobState, task: TaskState | None, message: TaskClosed, entry: Entry) -> JobState:
     if task is None:
         return _closed_unassigned(state, message, entry)
-    step = state.steps[task.step]
     if task.phase is Phase.CLOSED or not _may_close(task, message):
         return _refuse(state, entry)
+    step = state.steps[task.step]
     if task.phase is Phase.RETRIED:
         state = _unqueued(state, task)
     else:

@@ -2,6 +2,7 @@
 
 Tasks that are put back wait to be assigned again; their attempts keep their numbers, but only those made since count.
 Steps that need a step of theirs are made again as well: their result was made without what the retry may yet bring.
+What was proposed for a plan that is taken up again is forgotten: it was proposed in view of what had failed.
 """
 
 from collections.abc import Iterable
@@ -43,7 +44,7 @@ def put_back(state: JobState, tasks: Iterable[str]) -> JobState:
         step = state.steps[name]
         if step.complete:
             state = _with_single(state, name) if step.spec.for_each is None else _uncounted(state, step)
-    return replace(state, closed=None).queued()
+    return replace(state, closed=None, proposed=None, question=None, tries=0).queued()
 
 
 def known_beyond(state: JobState, seq: int) -> bool:
@@ -74,6 +75,8 @@ def _objection_of_task(state: JobState, task: str) -> str:
         return f"{task} is put back already and waits to be assigned"
     if known.outcome == "accepted":
         return f"{task} was accepted"
+    if known.step not in state.steps:
+        return f"{task} belongs to a step that the plan does not have any more"
     return "" if known.phase is Phase.CLOSED else f"{task} is at work and not over yet"
 
 

@@ -329,6 +329,13 @@ class JobState:
         step = self.steps.get(name)
         return step if step and index is not None and self.has_begun(step, index) else None
 
+    def step_known(self, name: str) -> StepState:
+        """Return a step of the plan or of an earlier version of it.
+
+        :raises KeyError: there never was such a step
+        """
+        return self.steps.get(name) or self.dropped[name]
+
     def has_begun(self, step: StepState, index: int | None) -> bool:
         """Return whether the log ever knew the task of ``step`` for an item: it is in ``tasks``, or settled."""
         if task_id(step.spec.step, index) in self.tasks:

@@ -14,11 +14,12 @@ from typing import TypeAlias
 import anyio
 
 from interlock.agents.manager import Planner, Stamp
+from interlock.agents.proposer import ProposalOutcome
 from interlock.observability.attributes import HEADER_REPLACES, HEADER_ROOT
 from interlock.observability.context import job_traceparent, task_traceparent
 from interlock.observability.tracing import JobRecord, TaskRecord, Tracing
 from interlock.protocol.codec import kind_of
-from interlock.protocol.commands import Assign, Command
+from interlock.protocol.commands import Assign, Propose, Written
 from interlock.protocol.control import Policy
 from interlock.protocol.decide import decide
 from interlock.protocol.errors import BodyTooLarge
@@ -39,7 +40,7 @@ _AT_ONCE = 256
 """The most messages that are sent before the first of them is acknowledged."""
 
 
-_Sent: TypeAlias = tuple[Command, Message, "int | Exception"]
+_Sent: TypeAlias = tuple[Written, Message, "int | Exception"]
 """What was sent for a command, and its sequence in the log or why it did not enter."""
 
 
@@ -78,6 +79,8 @@ class Carrier:
         self._policy_epoch = 0
         """The policy that the plan was held against."""
         self.state = JobState()
+        self.wanted: Propose | None = None
+        """What the manager's model is to be asked for now, as ``advance`` found: that is not done here."""
 
     def take(self, entries: Iterable[Entry]) -> None:
         """Fold what came out of the log, except what was folded when it was appended here.
@@ -99,7 +102,7 @@ class Carrier:
         if epoch == self._policy_epoch:
             return
         self._planner.policy = policy
-        objections = self._planner.objections() if self.state.version and self.state.rejected is None else ()
+        objections = self._planner.objections(self.state) if self.state.version and self.state.rejected is None else ()
         if objections:
             try:
                 await self._append(self._planner.rejection(self.state, objections, self._stamp()))
@@ -115,7 +118,7 @@ class Carrier:
 
         :raises BusError: the broker is away (one of ``BROKER_AWAY``); what it took until then stands
         """
-        while commands := decide(self.state, self._now(), killed=killed, window=window):
+        while commands := self._decide(killed, window):
             took = 0
             for begin in range(0, len(commands), _AT_ONCE):
                 with anyio.CancelScope(shield=True):  # who is told to end still writes the spans of what it has closed
@@ -123,7 +126,27 @@ class Carrier:
             if not took:
                 return
 
-    async def _carry_out(self, commands: Sequence[Command]) -> int:
+    async def tell(self, command: Propose, outcome: ProposalOutcome) -> bool:
+        """Append what came of asking the manager's model and return whether that was taken: the job may have moved on.
+
+        :raises BusError: the broker is away (one of ``BROKER_AWAY``), and it is to be told again
+        """
+        try:
+            await self._append(self._planner.proposal(command, outcome, self._stamp()))
+        except BodyTooLarge as error:
+            short = ProposalOutcome(unreadable=f"what the model proposes is too long: {error}", usage=outcome.usage)
+            return await self.tell(command, short)
+        except AnswerRefused as refusal:
+            _log.info("the job has moved on without this proposal: %s", refusal)
+            return False
+        return True
+
+    def _decide(self, killed: str | None, window: int | None) -> list[Written]:
+        commands = decide(self.state, self._now(), killed=killed, window=window)
+        self.wanted = next((one for one in commands if isinstance(one, Propose)), None)
+        return [one for one in commands if not isinstance(one, Propose)]
+
+    async def _carry_out(self, commands: Sequence[Written]) -> int:
         """Append a message for each command, as one, and fold those that the broker took; return how many."""
         sent = [(command, await self._message(command)) for command in commands]
         outcomes = await self._send(sent)
@@ -136,18 +159,18 @@ class Carrier:
         _raise_what_stops([outcome for _, _, outcome in outcomes if isinstance(outcome, Exception)], some=bool(taken))
         return len(taken)
 
-    async def _message(self, command: Command) -> Message:
+    async def _message(self, command: Written) -> Message:
         shelf = await self._shelves.fill(self._planner, self.state, command)
         return self._planner.message(self.state, command, self._stamp(), shelf)
 
-    async def _send(self, messages: Sequence[tuple[Command, Message]]) -> list[_Sent]:
+    async def _send(self, messages: Sequence[tuple[Written, Message]]) -> list[_Sent]:
         """Append ``messages`` and return what came of each: its sequence, or the error."""
         with ExitStack() as stack:
             sending = [(message, self._headers(command, message, stack)) for command, message in messages]
             outcomes = await self._bus.append_all(sending)
         return [(command, message, outcome) for (command, message), outcome in zip(messages, outcomes, strict=True)]
 
-    def _headers(self, command: Command | None, message: Message, stack: ExitStack) -> dict[str, str]:
+    def _headers(self, command: Written | None, message: Message, stack: ExitStack) -> dict[str, str]:
         """Open the span of sending ``message`` until the stack is left; return the headers that it goes with."""
         parent = (
             job_traceparent(self._root, message.job)

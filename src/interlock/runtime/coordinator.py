@@ -26,6 +26,7 @@ from interlock.runtime.carrying import new_id, utc_now
 from interlock.runtime.controlwatch import ControlWatch
 from interlock.runtime.failures import BROKER_AWAY, first_error
 from interlock.runtime.keeper import Keeper
+from interlock.runtime.proposing import Proposers
 from interlock.runtime.received import Received
 
 __all__ = ["Coordinator", "Lease", "Rooms"]
@@ -82,6 +83,7 @@ class Coordinator:
         tracing: Tracing,
         *,
         rooms: Rooms = _unknown_rooms,
+        proposers: Proposers | None = None,
         now: Callable[[], datetime] = utc_now,
         new_id: Callable[[], str] = new_id,
     ) -> None:
@@ -89,7 +91,7 @@ class Coordinator:
         self._rooms = rooms
         self._room: Mapping[str, int] = {}
         self._control = ControlWatch(bus.orders)
-        self._make = partial(Keeper, bus, tracing, control=self._control, now=now, new_id=new_id)
+        self._make = partial(Keeper, bus, tracing, control=self._control, proposers=proposers, now=now, new_id=new_id)
         self._open: dict[str, _Open] = {}
         """All open jobs of the namespace: those kept elsewhere too, since they share the same agents."""
         self._kept: dict[str, _Kept] = {}

@@ -19,6 +19,7 @@ from interlock.protocol.subjects import job_subjects
 from interlock.runtime.bus import Bus
 from interlock.runtime.carrying import Carrier, new_id, utc_now
 from interlock.runtime.failures import BROKER_AWAY
+from interlock.runtime.proposing import Proposers, Proposing
 from interlock.runtime.received import Batch
 
 __all__ = ["Heeded", "Keeper"]
@@ -51,7 +52,7 @@ class Heeded(Protocol):
         """Set once they are known."""
         ...
 
-    def stops(self, team: str, job: str, /) -> str | None:
+    def stops(self, submitted: JobSubmitted, /) -> str | None:
         """Return why a job must end, where it must."""
         ...
 
@@ -72,6 +73,7 @@ class Keeper:
         job: str,
         control: Heeded,
         *,
+        proposers: Proposers | None = None,
         window: Callable[[], int | None] = lambda: None,
         now: Callable[[], datetime] = utc_now,
         new_id: Callable[[], str] = new_id,
@@ -89,6 +91,7 @@ class Keeper:
         """Around what waits for the next deadline."""
         self._news: _News | None = None
         """None while it is not run."""
+        self._proposing = Proposing(proposers, self.look_again)
 
     @property
     def state(self) -> JobState:
@@ -126,6 +129,7 @@ class Keeper:
                     group.cancel_scope.cancel()
             finally:
                 self._news = None
+                self._proposing.drop()
         return ended
 
     async def _keep(self, receive: MemoryObjectReceiveStream[Batch | None], group: TaskGroup) -> int | None:
@@ -165,7 +169,7 @@ class Keeper:
     async def _is_over(self, carrier: Carrier, group: TaskGroup) -> bool:
         """Do what is to be done now; return whether that ended the job."""
         try:
-            await self._advance(carrier)
+            await self._advance(carrier, group)
         except BROKER_AWAY as error:
             _log.warning("job %s waits for the broker: %s", self._job, error)
             group.start_soon(self._look_again_in, _RETRY)
@@ -174,12 +178,21 @@ class Keeper:
         self._set_alarm(carrier, group)
         return False
 
-    async def _advance(self, carrier: Carrier) -> None:
+    async def _advance(self, carrier: Carrier, group: TaskGroup) -> None:
         submitted, control = carrier.state.submitted, self._control.control
         if submitted is None or carrier.state.closed is not None:
             return
+        killed = self._control.stops(submitted)
+        if killed is not None:  # nothing that is written comes before the end of the model's work
+            self._proposing.drop()
         await carrier.heed(control.policy, control.policy_epoch)
-        await carrier.advance(killed=self._control.stops(submitted.team.team, self._job), window=self._window())
+        if (answered := self._proposing.answered()) is not None:
+            told = await carrier.tell(*answered)
+            self._proposing.drop()
+            if not told:  # what moved the job on is about to be read
+                return
+        await carrier.advance(killed=killed, window=self._window())
+        self._proposing.want(carrier.wanted, carrier.state, group)
 
     async def _look_again_in(self, seconds: float) -> None:
         await anyio.sleep(seconds)

@@ -25,7 +25,7 @@ from interlock.agents.shelf import (
 )
 from interlock.agents.templates import TemplateError
 from interlock.protocol.base import Json
-from interlock.protocol.commands import Assign, Command, ExpandStep
+from interlock.protocol.commands import Assign, ExpandStep, Written
 from interlock.protocol.items import StoredItems
 from interlock.protocol.state import JobState
 from interlock.runtime.bus import Bus
@@ -74,7 +74,7 @@ class Shelves:
         else:
             self._held.setdefault(known.step, {})[known.index] = known.output
 
-    async def fill(self, planner: Planner, state: JobState, command: Command) -> Shelf:
+    async def fill(self, planner: Planner, state: JobState, command: Written) -> Shelf:
         """Return what the message of ``command`` is made of; what is lost for good is missing there.
 
         :raises BusError: the broker is away or full; another time it may be otherwise
@@ -93,7 +93,7 @@ class Shelves:
         except ItemTooLarge as error:
             return Shelf(missing=str(error))
 
-    async def _brought(self, state: JobState, command: Command, wanted: Wanted) -> Shelf:
+    async def _brought(self, state: JobState, command: Written, wanted: Wanted) -> Shelf:
         if not (wanted.chunks or wanted.outputs or wanted.inputs):
             return NOTHING_BROUGHT
         keep = isinstance(command, Assign) and command.index is not None

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from tests.unit.protocol.story import NOW, Story, step
 
-from interlock.protocol.commands import AnswerByDefault, Assign
-from interlock.protocol.decide import NO, wakes_at
+from interlock.protocol.commands import NO, AnswerByDefault, Assign
+from interlock.protocol.decide import wakes_at
 from interlock.protocol.ledger import fold_records
 from interlock.protocol.messages import JobClosed, PlanRejected
 from interlock.protocol.state import EffectStatus, Phase

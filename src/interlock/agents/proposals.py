@@ -1,0 +1,110 @@
+"""What becomes of a proposal of the manager's model: what is wrong with it, the plan that it makes, what is asked."""
+
+from collections.abc import Iterator, Sequence
+
+from interlock.agents.authority import plan_objections
+from interlock.agents.grants import pinned_texts
+from interlock.agents.templates import references
+from interlock.protocol.commands import JudgeProposal
+from interlock.protocol.control import Policy
+from interlock.protocol.criteria import templates_of
+from interlock.protocol.messages import JobSubmitted, PlanProposed
+from interlock.protocol.plan import all_needs, check_graph, sinks
+from interlock.protocol.planning import change_requested, keeping_problems
+from interlock.protocol.state import JobState
+from interlock.protocol.team import Files, JsonLines, Step, Team
+
+__all__ = ["completed", "proposal_problems", "question_about_plan", "result_steps_of"]
+
+
+def proposal_problems(
+    submitted: JobSubmitted, policy: Policy, state: JobState, proposal: PlanProposed, command: JudgeProposal
+) -> tuple[str, ...]:
+    """Return why the proposal at hand is rejected, for the manager's model to read; empty where it is not."""
+    if proposal.unreadable:
+        return (proposal.unreadable,)
+    if not command.approved and (wanted := change_requested(state)):
+        return (f"a person wants the plan to be another one: {wanted}",)
+    match proposal.makes:
+        case "plan":
+            return _plan_problems(submitted, policy, state, proposal.steps)
+        case "question":
+            return tuple(_question_problems(submitted.team, state, proposal))
+        case "answer" | "refusal":
+            return ("the job has a plan already: make a new version of it, or say that it cannot be done",)
+
+
+def completed(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Return the steps with every need written out, those that their templates imply included.
+
+    :raises TemplateError: a template of theirs cannot be read
+    """
+    needs = all_needs(steps, {step.step: _implied_needs(step) for step in steps})
+    return tuple(step.model_copy(update={"needs": needs[step.step]}) for step in steps)
+
+
+def result_steps_of(team: Team, steps: Sequence[Step]) -> tuple[str, ...]:
+    """Return the steps that the result is made of: those that the team's template names, or that none other needs.
+
+    :raises TemplateError: the template cannot be read
+    """
+    named = _steps_named(team.result) if team.result is not None else ()
+    return tuple(named) or sinks(steps)
+
+
+def question_about_plan(proposal: PlanProposed) -> str:
+    """Return what a person is asked before a plan is followed: one line, and one for each step."""
+    lines = ["may the manager follow this plan?" if proposal.version == 1 else "may the manager follow the new plan?"]
+    lines += [proposal.text] if proposal.text else []
+    lines += [f"{number}. {_step_in_words(step)}" for number, step in enumerate(proposal.steps, 1)]
+    return "\n".join(lines)
+
+
+def _plan_problems(submitted: JobSubmitted, policy: Policy, state: JobState, steps: Sequence[Step]) -> tuple[str, ...]:
+    problems = plan_objections(submitted, policy, steps)
+    problems = problems or tuple(str(problem.error) for problem in check_graph(steps))
+    return problems or keeping_problems(state, completed(steps))
+
+
+def _question_problems(team: Team, state: JobState, proposal: PlanProposed) -> Iterator[str]:
+    if not proposal.text.strip():
+        yield "the question is empty"
+    if len(state.answers) >= team.limits.plans:
+        asked = f"{len(state.answers)} questions were asked and answered, and there may be no more"
+        yield f"{asked}: make a plan with what is known, or say that it cannot be done"
+
+
+def _step_in_words(step: Step) -> str:
+    parts = [f"{step.step} by {step.agent}"]
+    if step.for_each is not None:
+        parts.append(f"for each of {_source_in_words(step.for_each)}")
+    if step.needs:
+        parts.append(f"after {', '.join(step.needs)}")
+    return f"{', '.join(parts)}: {' '.join(step.do.split())}"
+
+
+def _source_in_words(source: object) -> str:
+    match source:
+        case str():
+            return source
+        case Files():
+            return "the files"
+        case JsonLines():
+            return source.jsonl
+        case _:
+            return "a list"
+
+
+def _implied_needs(step: Step) -> tuple[str, ...]:
+    """Return the steps that the templates of ``step`` name."""
+    texts = [step.do, *pinned_texts(step.tools or ())]
+    if isinstance(step.for_each, str):
+        texts.append(step.for_each)
+    for criterion in step.verify.criteria:
+        texts += templates_of(criterion)
+    return tuple(dict.fromkeys(name for text in texts for name in _steps_named(text)))
+
+
+def _steps_named(template: str) -> list[str]:
+    paths = (reference.split(".") for reference in sorted(references(template)))
+    return [path[1] for path in paths if path[0] == "steps" and len(path) > 1]
