@@ -20,6 +20,7 @@ from interlock.agents.scopes import NotAList, Scopes
 from interlock.agents.shelf import NOTHING, NOTHING_BROUGHT, NotBrought, Shelf, Wanted
 from interlock.agents.templates import TemplateError, render
 from interlock.protocol.base import Json, role_of
+from interlock.protocol.budgets import allowances_of
 from interlock.protocol.commands import (
     AcceptPlan,
     AnswerByDefault,
@@ -294,6 +295,7 @@ class Planner:
             earlier=command.earlier,
             taint=self._labels.of_task(state, step, command.task),
             resumes=command.resumes,
+            allowances=allowances_of(self._submitted, step),
         )
 
     def _cannot_assign(self, command: Assign, stamp: Stamp, problem: str) -> TaskClosed:

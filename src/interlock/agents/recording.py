@@ -11,7 +11,7 @@ from interlock.agents.checks.finding import writable
 from interlock.agents.prompts import shortened
 from interlock.agents.toolbox import Observation, Toolbox
 from interlock.backends.chat import ChatMessage, ChatModel, ChatReply, ChatRequest, ToolCall, ToolOffer
-from interlock.backends.errors import ModelError
+from interlock.backends.errors import BudgetSpent, ModelError
 from interlock.protocol.base import Json, canonical_json
 from interlock.protocol.messages import ActionTaken, Exchange
 
@@ -40,6 +40,8 @@ class ModelRecorder:
         :param hide: returns a value without the secrets in it
         """
         self._model, self._hide, self._exchanges = model, hide, list(before)
+        self.spent: BudgetSpent | None = None
+        """Which budget ran out, so that a request was not sent."""
 
     @property
     def provider(self) -> str:
@@ -69,7 +71,8 @@ class ModelRecorder:
         try:
             reply = await self._model.chat(request)
         except ModelError as problem:
-            self._keep(request, {"error": {"type": type(problem).__name__, "message": writable(str(problem))}})
+            self.spent = problem if isinstance(problem, BudgetSpent) else self.spent
+            self._keep(request, {"error": _failure(problem)})
             raise
         except BaseException:
             self._keep(request, {CUT: True})
@@ -120,6 +123,11 @@ def _call(call: ToolCall) -> dict[str, Json]:
 
 def _canonical(part: Json) -> bytes:
     return canonical_json(part).encode("utf-8", "replace")
+
+
+def _failure(problem: ModelError) -> dict[str, Json]:
+    told: dict[str, Json] = {"type": type(problem).__name__, "message": writable(str(problem))}
+    return {**told, "of": problem.of} if isinstance(problem, BudgetSpent) else told
 
 
 def _told(reply: ChatReply) -> dict[str, Json]:

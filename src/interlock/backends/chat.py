@@ -1,12 +1,24 @@
 """The one way to talk to a model: a request of plain data, a reply of plain data, and the protocol between them."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from interlock.protocol.base import Json, Usage
 
-__all__ = ["ChatMessage", "ChatModel", "ChatReply", "ChatRequest", "ChatRole", "ToolCall", "ToolOffer"]
+__all__ = [
+    "FREE",
+    "ChatMessage",
+    "ChatModel",
+    "ChatReply",
+    "ChatRequest",
+    "ChatRole",
+    "Fare",
+    "Meter",
+    "ToolCall",
+    "ToolOffer",
+]
 
 ChatRole = Literal["system", "user", "assistant", "tool"]
 
@@ -49,6 +61,52 @@ class ChatMessage:
     """Only with the role ``tool``: the call that this answers."""
 
 
+class Fare(Protocol):
+    """What was reserved for sending one request one time."""
+
+    @property
+    def max_tokens(self) -> int:
+        """The most completion tokens that it allows, which may be fewer than were asked for."""
+        ...
+
+    def used(self, usage: Usage) -> None:
+        """Say what the answer cost; without that all that was reserved stays counted: the engine may have worked."""
+        ...
+
+
+class Meter(Protocol):
+    """Counts what requests cost before they leave."""
+
+    def sending(self, size: int, max_tokens: int) -> AbstractAsyncContextManager[Fare]:
+        """Reserve what sending a request costs at most, and settle it when the block is left.
+
+        To be entered each time that a request is about to be sent, also where the same is sent again.
+
+        :param size: of the request, bytes: a text has no more tokens than bytes
+        :param max_tokens: the most completion tokens that are asked for
+        :raises interlock.backends.errors.BudgetSpent: it must not be sent
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _NothingReserved:
+    max_tokens: int
+
+    def used(self, usage: Usage) -> None:
+        """Nobody wants to know."""
+
+
+class _Free:
+    @asynccontextmanager
+    async def sending(self, size: int, max_tokens: int) -> AsyncIterator[Fare]:  # noqa: ARG002 -- the protocol's
+        yield _NothingReserved(max_tokens)
+
+
+FREE: Meter = _Free()
+"""Counts nothing and lets everything pass."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     """What a model is asked."""
@@ -70,6 +128,8 @@ class ChatRequest:
     """Makes sampling repeatable where the engine supports it; None: the engine chooses."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Sent along with the request: ``traceparent``, so that the engine's own spans join the caller's trace."""
+    meter: Meter = field(default=FREE, compare=False, repr=False)
+    """Asked each time before the request leaves."""
 
 
 @dataclass(frozen=True, slots=True)

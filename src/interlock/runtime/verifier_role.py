@@ -10,6 +10,7 @@ from interlock.backends.chat import ChatModel
 from interlock.observability.tracing import AgentSpan, Tracing
 from interlock.protocol.base import Role
 from interlock.protocol.messages import CriterionVerdict, TaskAssigned, TaskResult, TaskVerdict
+from interlock.runtime.budgets import metered, spent_of
 from interlock.runtime.bus import Bus
 from interlock.runtime.chain import patiently
 from interlock.runtime.config import ProcessConfig
@@ -69,7 +70,8 @@ async def _verdict(
     model: ChatModel | None,
     span: AgentSpan,
 ) -> TaskVerdict:
-    recorder = ModelRecorder(model) if model is not None else None
+    meter = serving.budgets.meter(assigned.allowances, serving.settings.timeout)
+    recorder = ModelRecorder(metered(model, meter)) if model is not None else None
     found = await judge_result(assigned, result, serving.agent, recorder, serving.settings, serving.tracing)
     verdict = verdict_of(found, answering(result, delivery), serving.role, recorder)
     span.verdict(verdict.verdict, verdict.criteria, verdict.usage)
@@ -85,6 +87,7 @@ def verdict_of(found: Judgement, envelope: Mapping[str, Any], by: Role, model: M
         criteria=found.criteria,
         usage=found.usage,
         exchanges=model.exchanges if model is not None else (),
+        **spent_of(model),
     )
 
 

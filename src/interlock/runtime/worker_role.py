@@ -15,6 +15,7 @@ from interlock.observability.tracing import AgentSpan, Tracing
 from interlock.protocol.base import Json
 from interlock.protocol.messages import (
     Exchange,
+    JobSubmitted,
     QuestionAnswered,
     QuestionAsked,
     TaskAssigned,
@@ -22,6 +23,7 @@ from interlock.protocol.messages import (
 )
 from interlock.protocol.taint import begun, joined
 from interlock.runtime.approvals import Answered, Pending
+from interlock.runtime.budgets import metered, spent_of
 from interlock.runtime.bus import Bus
 from interlock.runtime.chain import Chain, patiently, take_over
 from interlock.runtime.config import ProcessConfig
@@ -109,7 +111,7 @@ class _Worker:
         assignment = chain.assignment
         submitted = await workshop.job(assignment.job)
         acted = _kept(resumed, "acting")
-        begins = Acted(provenance=begun(assignment.goal, assignment.instruction, assignment.taint))
+        begins = Acted(provenance=begun(_said(submitted), assignment.instruction, assignment.taint))
         return Gateway(
             workshop.authority(submitted, assignment, self.serving.agent_name),
             chain,
@@ -124,7 +126,8 @@ class _Worker:
     ) -> TaskResult | QuestionAsked:
         serving, assignment = self.serving, chain.assignment
         hidden = gateway.hidden if gateway else as_it_is
-        model = ModelRecorder(self.model, _exchanges(resumed), hidden)
+        meter = serving.budgets.meter(assignment.allowances, serving.settings.timeout)
+        model = ModelRecorder(metered(self.model, meter), _exchanges(resumed), hidden)
         toolbox = ToolWatcher(gateway or NO_TOOLS, _seen(resumed))
         talk = _kept(resumed, "thinking")
         try:
@@ -188,6 +191,7 @@ def result_of(
         taint=tuple(taint),
         exchanges=model.exchanges,
         seen=toolbox.seen,
+        **spent_of(model),
     )
 
 
@@ -207,6 +211,11 @@ def _exchanges(resumed: Answered | None) -> tuple[Exchange, ...]:
 def _seen(resumed: Answered | None) -> tuple[str, ...]:
     kept = _kept(resumed, "seen")
     return tuple(map(str, kept)) if isinstance(kept, list) else ()
+
+
+def _said(submitted: JobSubmitted) -> str:
+    """Return the goal where a person wrote it, and not a team around the job's own out of text from outside."""
+    return "" if submitted.taint else submitted.goal
 
 
 def _kept(resumed: Answered | None, part: str) -> Json:
