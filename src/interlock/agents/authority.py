@@ -57,8 +57,8 @@ class Authority:
         return tuple(self.catalogue[name] for name in names if name in self.catalogue)
 
     def principles(self, policy: Policy) -> tuple[Principle, ...]:
-        """Return the principles that bind the attempt: the operator's and the team's."""
-        return (*policy.principles, *self._submitted.team.principles)
+        """Return the principles that bind the attempt: the operator's, the team's, and those of the teams around it."""
+        return _principles(self._submitted, policy)
 
     def looks_back(self, policy: Policy) -> bool:
         """Return whether a principle depends on what the job did before."""
@@ -167,6 +167,7 @@ def layers_of(
     steps = (one.permissions for one in team.plan if one.step == step)
     layers = (
         Layer("operator", policy.permissions, policy.base),
+        *_layers_around(submitted),
         Layer(f"team {team.team}", team.permissions, submitted.base),
         Layer(f"agent {agent}", team.agents[agent].permissions, submitted.base),
         Layer(f"step {step}", own or next(steps, Permissions()), submitted.base),
@@ -174,11 +175,24 @@ def layers_of(
     return tuple(map(resolved, layers))
 
 
+def _layers_around(submitted: JobSubmitted) -> Iterator[Layer]:
+    """Yield the layers of the teams around the job's own, the outermost first."""
+    for bounds in submitted.bounds:
+        names = (f"team {bounds.team}", f"agent {bounds.agent} of team {bounds.team}", f"step of team {bounds.team}")
+        for position, permissions in enumerate(bounds.permissions):
+            yield Layer(names[min(position, len(names) - 1)], permissions, bounds.base)
+
+
+def _principles(submitted: JobSubmitted, policy: Policy) -> tuple[Principle, ...]:
+    around = (principle for bounds in submitted.bounds for principle in bounds.principles)
+    return (*policy.principles, *around, *submitted.team.principles)
+
+
 def plan_objections(submitted: JobSubmitted, policy: Policy, steps: Sequence[Step]) -> tuple[str, ...]:
     """Return why a plan must not run: the principles that it breaks, and the tools that it never could call."""
     catalogue = {spec.name: spec for spec in submitted.tools}
     tools = {name: agent.tools for name, agent in submitted.team.agents.items()}
-    principles = (*policy.principles, *submitted.team.principles)
+    principles = _principles(submitted, policy)
     broken = (str(one) for one in broken_by_plan(principles, steps, tools, catalogue))
     return (*broken, *_hopeless(submitted, policy, steps, catalogue))
 

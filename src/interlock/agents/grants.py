@@ -16,7 +16,7 @@ from interlock.protocol.taint import joined
 from interlock.protocol.team import Agent, Files, Input, JsonLines, PinnedTool, Step, Team, ToolUse
 from interlock.protocol.tools import Pin, ToolGrant
 
-__all__ = ["Labels", "grant_of", "pinned_texts", "uses_of"]
+__all__ = ["Labels", "evaluated", "grant_of", "input_texts", "pinned_texts", "uses_of"]
 
 
 def uses_of(step: Step, agent: Agent) -> tuple[ToolUse, ...]:
@@ -30,6 +30,19 @@ def pinned_texts(uses: Iterable[ToolUse]) -> list[str]:
     return [text for use in pinned for value in use.pin.values() for text in _texts(value)]
 
 
+def input_texts(step: Step) -> list[str]:
+    """Return the templates of what a step gives to the team that does it."""
+    return _texts(dict(step.inputs))
+
+
+def evaluated(value: Json, scope: Mapping[str, Json]) -> Json:
+    """Return a value with the templates in it evaluated.
+
+    :raises interlock.agents.templates.TemplateError: one fails
+    """
+    return _evaluated(value, scope)
+
+
 class Labels:
     """Where the text from outside comes from that stands in the tasks of one job."""
 
@@ -40,9 +53,10 @@ class Labels:
 
     def of_task(self, state: JobState, step: Step, task: str) -> tuple[str, ...]:
         """Return the labels of the next assignment of ``task``: its templates' and those of its earlier attempts."""
-        texts = [step.do, *(text for criterion in step.verify.criteria for text in templates_of(criterion))]
+        texts = [step.do, *input_texts(step)]
+        texts += [text for criterion in step.verify.criteria for text in templates_of(criterion)]
         earlier = state.tasks.get(task)
-        return joined(*(self.of_template(state, step, text) for text in texts), _of_attempts(earlier))
+        return joined(_given(state), *(self.of_template(state, step, text) for text in texts), _of_attempts(earlier))
 
     def of_template(self, state: JobState, step: Step, template: str) -> tuple[str, ...]:
         """Return the labels of what ``template`` renders to in a task of ``step``."""
@@ -50,8 +64,10 @@ class Labels:
 
     def _of_reference(self, state: JobState, step: Step, path: list[str]) -> tuple[str, ...]:
         match path:
+            case ["goal", *_]:
+                return _given(state)
             case ["inputs", *rest]:
-                return joined(*(self._of_input(name) for name in (rest[:1] or self._inputs(state))))
+                return joined(_given(state), *(self._of_input(name) for name in (rest[:1] or self._inputs(state))))
             case ["item", *_]:
                 return self._of_items(state, step)
             case ["steps", *rest]:
@@ -110,11 +126,21 @@ def _tool_grant(use: ToolUse, state: JobState, step: Step, scope: Mapping[str, J
     pins = {
         name: Pin(
             value=_evaluated(value, scope),
-            tainted=any(labels.of_template(state, step, text) for text in _texts(value)),
+            tainted=_is_told(state, step) or any(labels.of_template(state, step, text) for text in _texts(value)),
         )
         for name, value in use.pin.items()
     }
     return ToolGrant(tool=use.tool, pins=pins, times=use.times)
+
+
+def _given(state: JobState) -> tuple[str, ...]:
+    """Return the labels of the job's goal and inputs, where a team around its own made them of text from outside."""
+    return state.submitted.taint if state.submitted else ()
+
+
+def _is_told(state: JobState, step: Step) -> bool:
+    """Whether text from outside may have said what a step fixes: a manager's model that had read it planned it."""
+    return bool(_given(state)) and step.tools is not None and not (state.submitted and state.submitted.team.plan)
 
 
 def _evaluated(value: Json, scope: Mapping[str, Json]) -> Json:

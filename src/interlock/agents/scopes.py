@@ -6,7 +6,7 @@ No list of items that stands in the object store is ever held here, nor are outp
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from interlock.agents.grants import pinned_texts, uses_of
+from interlock.agents.grants import input_texts, pinned_texts, uses_of
 from interlock.agents.shelf import NotBrought, Outputs, Places, Shelf, Stream, Wanted, standing
 from interlock.agents.templates import evaluate, variable
 from interlock.agents.uses import Uses, uses_in
@@ -167,7 +167,7 @@ class Scopes:
             agents = [step.agent, *([step.on_failure.agent] if isinstance(step.on_failure, Handover) else [])]
             tools = [use for name in agents for use in uses_of(step, self._submitted.team.agents[name])]
             criteria = [text for criterion in step.verify.criteria for text in templates_of(criterion)]
-            self._uses[step.step] = uses_in([step.do, *pinned_texts(tools), *criteria])
+            self._uses[step.step] = uses_in([step.do, *input_texts(step), *pinned_texts(tools), *criteria])
         return self._uses[step.step]
 
     def _stream(self, state: JobState, for_each: str) -> Stream | None:

@@ -14,7 +14,8 @@ from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
 from interlock.protocol.base import Name, Strict
 from interlock.protocol.errors import BodyNotJson, MessageInvalid
-from interlock.protocol.messages import Token
+from interlock.protocol.lineage import is_within
+from interlock.protocol.messages import JobSubmitted, Token
 from interlock.protocol.permissions import Permissions
 from interlock.protocol.principles import Principle
 
@@ -36,6 +37,7 @@ __all__ = [
     "policy_subject",
     "standing",
     "stop_of",
+    "stop_of_job",
 ]
 
 
@@ -56,7 +58,7 @@ class TeamScope(Strict):
 
 
 class JobScope(Strict):
-    """One job."""
+    """One job, and all jobs within it."""
 
     of: Literal["job"] = "job"
     job: Token
@@ -194,6 +196,17 @@ def stop_of(orders: Mapping[str, Order], *, team: str, job: str, agent: str | No
     return max(stops, key=lambda one: one.epoch, default=None)
 
 
+def stop_of_job(orders: Mapping[str, Order], submitted: JobSubmitted) -> Order | None:
+    """Return the newest of the standing orders that stops a job: itself, or what it does the work of.
+
+    That is a team around its own, or the agent of such a team that the job does the work of.
+    """
+    team, job = submitted.team.team, submitted.job
+    found = [stop_of(orders, team=team, job=job)]
+    found += [stop_of(orders, team=one.team, job=job, agent=one.agent) for one in submitted.bounds]
+    return max((one for one in found if one is not None), key=lambda one: one.epoch, default=None)
+
+
 def _covers(scope: AllScope | TeamScope | JobScope | AgentScope, team: str, job: str, agent: str | None) -> bool:
     match scope:
         case AllScope():
@@ -201,7 +214,7 @@ def _covers(scope: AllScope | TeamScope | JobScope | AgentScope, team: str, job:
         case TeamScope():
             return scope.team == team
         case JobScope():
-            return scope.job == job
+            return is_within(job, scope.job)
         case AgentScope():
             return scope.team == team and scope.agent == agent
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import anyio
 
-from interlock.protocol.control import Control, stop_of
+from interlock.protocol.control import Control, stop_of_job
+from interlock.protocol.messages import JobSubmitted
 from interlock.runtime.failures import BROKER_AWAY
 from interlock.runtime.killswitch import describe_order
 from interlock.runtime.orders import Orders
@@ -28,9 +29,9 @@ class ControlWatch:
         self.known = anyio.Event()
         """Set once it was looked at for the first time: no plan may be accepted before."""
 
-    def stops(self, team: str, job: str) -> str | None:
+    def stops(self, submitted: JobSubmitted) -> str | None:
         """Return why a job must end, where an order says so."""
-        order = stop_of(self.control.orders, team=team, job=job)
+        order = stop_of_job(self.control.orders, submitted)
         return describe_order(order) if order else None
 
     async def run(self, changed: Callable[[], None]) -> None:

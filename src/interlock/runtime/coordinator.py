@@ -16,6 +16,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from interlock.observability.tracing import Tracing
+from interlock.protocol.control import Control
+from interlock.protocol.lineage import is_within
 from interlock.protocol.messages import JobClosed, JobRetried, JobSubmitted
 from interlock.protocol.shares import WEIGHTS, Wish, shares
 from interlock.protocol.state import Entry
@@ -99,15 +101,24 @@ class Coordinator:
         self._parts: set[int] = set()
         self._group: TaskGroup | None = None
         self._caught_up = False
+        self._tree: str | None = None
+        """The job that all others are within which are kept here; None: there are no bounds."""
+        self._orphans: dict[str, str] = {}
+        """Why open jobs must end that were a part of one which is over."""
 
-    async def run(self, only: str | None = None, ready: Callable[[], None] = lambda: None) -> None:
+    async def run(
+        self, only: str | None = None, ready: Callable[[], None] = lambda: None, *, tree: bool = False
+    ) -> None:
         """Work on every job of the namespace until cancelled, or on one until it is over.
+
+        With ``tree`` also on the jobs within that one, until cancelled.
 
         ``ready`` is called once the log is followed.
 
         :raises BusError: what no waiting will cure, such as missing permissions; in a group
         """
-        if only is None:
+        if only is None or tree:
+            self._tree = only
             self._parts = set(range(PARTITIONS))
             await self._run_all(ready)
             return
@@ -143,7 +154,7 @@ class Coordinator:
             self._group = group
             group.start_soon(self._control.run, self._look_again)
             group.start_soon(self._watch_room)
-            async with self._bus.follow([job_chains(self._bus.ns)]) as batches:
+            async with self._bus.follow([job_chains(self._bus.ns)], await self._beginning()) as batches:
                 ready()
                 async for batch in batches:
                     for entry in batch.entries:
@@ -152,19 +163,40 @@ class Coordinator:
                     self._share()
                     self._keep_all()
 
+    async def _beginning(self) -> int:
+        """Return where the log begins of what is kept here."""
+        first = await self._first(self._tree) if self._tree is not None else None
+        return first.seq if first else 1
+
     async def _hear(self, entry: Entry) -> None:
         """Note which jobs are open."""
+        if self._tree is not None and not is_within(entry.message.job, self._tree):
+            return
         match entry.message:
             case JobSubmitted() as submitted:
+                if submitted.parent is not None and submitted.parent not in self._open:
+                    self._orphans[submitted.job] = _orphaned(submitted.parent)
                 self._open[submitted.job] = _open(submitted, entry.seq, entry.seq)
             case JobRetried() as retried:
                 first = await self._first(retried.job)
                 if first is not None and isinstance(first.message, JobSubmitted):
+                    if first.message.parent is not None and first.message.parent not in self._open:
+                        self._orphans[retried.job] = _orphaned(first.message.parent)
                     self._open[retried.job] = _open(first.message, first.seq, entry.seq)
             case JobClosed() as closed:
                 self._open.pop(closed.job, None)
+                self._orphans.pop(closed.job, None)
+                self._end_within(closed.job)
             case _:
                 pass
+
+    def _end_within(self, over: str) -> None:
+        """Have the open jobs end that are within one that is over."""
+        for job in self._open:
+            if is_within(job, over):
+                self._orphans[job] = _orphaned(over)
+                if job in self._kept:
+                    self._kept[job].keeper.look_again()
 
     async def _first(self, job: str) -> Received | None:
         """Return the first entry of a job, however long the broker is away."""
@@ -213,7 +245,7 @@ class Coordinator:
                 kept.keeper = self._keeper_of(job)
 
     def _keeper_of(self, job: str) -> Keeper:
-        return self._make(job=job, window=partial(self._windows.get, job))
+        return self._make(job=job, window=partial(self._windows.get, job), control=_Bound(self._control, self._orphans))
 
     def _look_again(self) -> None:
         for kept in self._kept.values():
@@ -243,6 +275,32 @@ class Coordinator:
         self._windows.update(windows)
         for job in grown:
             self._kept[job].keeper.look_again()
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """What a keeper heeds: what operators lay down, and that its job ends with the one that it is a part of."""
+
+    watch: ControlWatch
+    orphans: Mapping[str, str]
+
+    @property
+    def control(self) -> Control:
+        """Orders and policy as they are now."""
+        return self.watch.control
+
+    @property
+    def known(self) -> anyio.Event:
+        """Set once they are known."""
+        return self.watch.known
+
+    def stops(self, submitted: JobSubmitted, /) -> str | None:
+        """Return why a job must end, where it must."""
+        return self.watch.stops(submitted) or self.orphans.get(submitted.job)
+
+
+def _orphaned(parent: str) -> str:
+    return f"job {parent}, which it was a part of, is over"
 
 
 def _open(submitted: JobSubmitted, since: int, moved: int) -> _Open:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from interlock.agents.children import teams_of
 from interlock.protocol.base import Role, role_of
 from interlock.protocol.messages import JOB_TASK
 from interlock.protocol.subjects import live_subject, sent_by
@@ -30,14 +31,17 @@ from interlock.runtime.address import AGENT_API, API, inbox_of
 
 __all__ = ["STREAMS", "Party", "PartyKind", "Right", "accounts", "parties_of", "rights_of"]
 
-PartyKind = Literal["operator", "manager", "worker", "verifier"]
+PartyKind = Literal["operator", "manager", "worker", "verifier", "team"]
 
 STREAMS = "INTERLOCK"
 """The account of the streams, which operators work in."""
 
-_NAME = re.compile(r"(?P<plain>operator|manager)|(?P<kind>worker|verifier)-(?P<role>[a-z][a-z0-9_-]*@[a-z][a-z0-9_-]*)")
+_NAME = re.compile(
+    r"(?P<plain>operator|manager)|(?P<kind>worker|verifier|team)-(?P<role>[a-z][a-z0-9_-]*@[a-z][a-z0-9_-]*)"
+)
 _WORKER_SENDS = ("result", "asked", "intended", "done", "in_doubt")
 _VERIFIER_SENDS = ("verdict",)
+_TEAM_SENDS = ("result",)
 _PLANNING = ("proposed", "accepted", "rejected", "expanded")
 
 
@@ -84,10 +88,11 @@ class Right:
 
 
 def parties_of(teams: Iterable[Team]) -> tuple[Party, ...]:
-    """Return who takes part where ``teams`` work, an operator and a manager among them."""
+    """Return who takes part where ``teams`` and those within them work, an operator and a manager among them."""
     agents = {
-        Party("worker" if agent.kind == "worker" else "verifier", role_of(name, team.team))
-        for team in teams
+        Party(agent.kind, role_of(name, team.team))
+        for outer in teams
+        for team in teams_of(outer)
         for name, agent in team.agents.items()
         if agent.kind != "manager"
     }
@@ -105,6 +110,9 @@ def rights_of(party: Party, ns: str) -> tuple[Right, ...]:
             own = tuple(_serving(party.role, ns, "assigned", _WORKER_SENDS))
         case "verifier":
             own = tuple(_serving(party.role, ns, "result", _VERIFIER_SENDS))
+        case "team":
+            begins = Right(f"il.{ns}.log.*.*.{JOB_TASK}.submitted")
+            own = (*_following(ns), begins, *_serving(party.role, ns, "assigned", _TEAM_SENDS))
     shared = (*_reading(ns), *_writing_bodies(ns), *_counting(ns))
     return (*shared, Right(state_subject(ns, f"node.{party.name}.*")), *own)
 

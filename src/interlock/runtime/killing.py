@@ -1,11 +1,12 @@
 """What ``interlock kill`` and ``interlock resume`` do: write the order, wait until it is obeyed, close the rest."""
 
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 import anyio
 
 from interlock.observability.tracing import Tracing
-from interlock.protocol.control import AgentScope, AllScope, JobScope, Order, TeamScope, stop_of
+from interlock.protocol.control import AgentScope, AllScope, JobScope, Order, TeamScope, stop_of, stop_of_job
 from interlock.protocol.messages import JobClosed, JobRetried, JobSubmitted
 from interlock.protocol.state import JobState
 from interlock.protocol.subjects import job_chains, job_subjects, submitted_subject
@@ -21,13 +22,20 @@ __all__ = ["kill", "open_jobs", "resume"]
 _OBEYED = 2.0
 """Seconds without an entry after which nobody runs a job that is to end, and it is closed here."""
 
+_AT_ONCE = 16
+"""How many jobs are looked at beside each other."""
+
+_REASON = 1000
+"""Characters of the reason of an order."""
+
 
 async def kill(
     place: Place, scope: AllScope | TeamScope | JobScope | AgentScope, reason: str
 ) -> tuple[Order, list[JobState]]:
     """Write a kill order and return it with the last states of the jobs that it ended.
 
-    An order for an agent ends no job: its tasks wait until the order is lifted or the job's time is up.
+    An order for an agent ends no job: its tasks wait until the order is lifted or the job's time is up. But where the
+    agent is a team, the jobs that do its work end.
 
     :raises JobNotFound: the order is for a job that is not in the log
     :raises BrokerError: the embedded broker cannot be started
@@ -38,10 +46,10 @@ async def kill(
         if isinstance(scope, JobScope) and await bus.last(submitted_subject(bus.ns, scope.job)) is None:
             raise JobNotFound(scope.job, await bus.jobs())
         order = await command(bus, scope, stop=True, reason=reason)  # before anything that takes time
-        jobs = (await open_jobs(bus)).items()
-        bound = [job for job, team in jobs if stop_of({"": order}, team=team, job=job) is not None]
-        left = [job for job in bound if not await _is_obeyed(bus, job)]
-        ended = {job: await read_job(bus, job) for job in bound if job not in left}
+        jobs = await open_jobs(bus)
+        bound = [job for job, submitted in jobs.items() if stop_of_job({"": order}, submitted) is not None]
+        await _tell_supervisors(bus, order, [jobs[job] for job in bound])
+        left, ended = await _obeyed(bus, bound)
     if left:  # nobody ran them, or who did took his broker with him: that needs a look of its own
         async with open_log(place, "kill") as bus:
             ended |= {job: await close_killed(bus, Tracing(), job, describe_order(order)) for job in left}
@@ -58,19 +66,19 @@ async def resume(place: Place, scope: AllScope | TeamScope | JobScope | AgentSco
         return await command(bus, scope, stop=False)
 
 
-async def open_jobs(bus: Bus) -> dict[str, str]:
-    """Return the jobs that are not closed, with their teams. A few entries are read for each job, however large.
+async def open_jobs(bus: Bus) -> dict[str, JobSubmitted]:
+    """Return the first entries of the jobs that are not closed. A few entries are read for each job, however large.
 
     :raises BusError: the broker cannot be reached
     """
-    teams: dict[str, str] = {}
+    jobs: dict[str, JobSubmitted] = {}
     closed: set[str] = set()
     async with bus.follow([job_chains(bus.ns)]) as batches:
         async for batch in batches:
             for entry in batch.entries:
                 match entry.message:
                     case JobSubmitted() as submitted:
-                        teams[submitted.job] = submitted.team.team
+                        jobs[submitted.job] = submitted
                     case JobClosed(job=job):
                         closed.add(job)
                     case JobRetried(job=job):
@@ -79,7 +87,35 @@ async def open_jobs(bus: Bus) -> dict[str, str]:
                         pass
             if not batch.pending:
                 break
-    return {job: team for job, team in teams.items() if job not in closed}
+    return {job: submitted for job, submitted in jobs.items() if job not in closed}
+
+
+async def _tell_supervisors(bus: Bus, order: Order, stopped: Sequence[JobSubmitted]) -> None:
+    """Order the end of the jobs that are stopped by what they do the work of, each outermost one.
+
+    Those who run agents know jobs by their ids, and so whether one is within another, but not the teams around them.
+    """
+    below = {one.job for one in stopped if stop_of({"": order}, team=one.team.team, job=one.job) is None}
+    for one in stopped:
+        if one.job in below and one.parent not in below:
+            await command(bus, JobScope(job=one.job), stop=True, reason=describe_order(order)[:_REASON])
+
+
+async def _obeyed(bus: Bus, jobs: Iterable[str]) -> tuple[list[str], dict[str, JobState]]:
+    """Return which of ``jobs`` nobody ends, and the last states of the others."""
+    found: dict[str, JobState | None] = dict.fromkeys(jobs)
+    several = anyio.CapacityLimiter(_AT_ONCE)
+
+    async def look(job: str) -> None:
+        async with several:
+            if await _is_obeyed(bus, job):
+                found[job] = await read_job(bus, job)
+
+    async with anyio.create_task_group() as group:
+        for job in found:
+            group.start_soon(look, job)
+    left = [job for job, state in found.items() if state is None]
+    return left, {job: state for job, state in found.items() if state is not None}
 
 
 async def _is_obeyed(bus: Bus, job: str) -> bool:

@@ -77,9 +77,9 @@ class Guardian:
         if stop is not None:
             raise JobKilled(stop)
 
-    def held(self, agent: str) -> Order | None:
-        """Return the order that stops ``agent``, as of the last look."""
-        return stop_of(self._orders, team=self._team, job=self._job, agent=agent)
+    def stops(self, roles: Iterable[Role]) -> "Stops":
+        """Return what is stopped of these roles and of the jobs within the job, as of the last look."""
+        return _stops(self._orders, roles)
 
     @property
     def seconds(self) -> float:
@@ -130,7 +130,7 @@ class Stops:
     roles: frozenset[Role] = frozenset()
     """Those whose agents may do nothing, in any job."""
     jobs: frozenset[str] = frozenset()
-    """Those that were killed themselves."""
+    """Those that were killed themselves, and with them those within them."""
 
 
 class NodeGuardian:
@@ -163,7 +163,7 @@ class NodeGuardian:
         self, looked: Callable[[Stops, float], None], orders: Mapping[str, Order], until: float
     ) -> Literal[False]:
         self._deadline = _on_the_loops_clock(until)
-        looked(self._stops(orders), until)
+        looked(_stops(orders, self._roles), until)
         return False
 
     async def _expire(self, lost: Callable[[], None]) -> NoReturn:
@@ -174,11 +174,12 @@ class NodeGuardian:
                 told = self._deadline
                 lost()
 
-    def _stops(self, orders: Mapping[str, Order]) -> Stops:
-        parts = ((role, *role.split("@")) for role in self._roles)
-        roles = (role for role, agent, team in parts if stop_of(orders, team=team, job="", agent=agent))
-        scopes = (one.order.scope for one in orders.values() if one.order.stop)
-        return Stops(frozenset(roles), frozenset(scope.job for scope in scopes if isinstance(scope, JobScope)))
+
+def _stops(orders: Mapping[str, Order], roles: Iterable[Role]) -> Stops:
+    parts = ((role, *role.split("@")) for role in roles)
+    held = (role for role, agent, team in parts if stop_of(orders, team=team, job="", agent=agent))
+    scopes = (one.order.scope for one in orders.values() if one.order.stop)
+    return Stops(frozenset(held), frozenset(scope.job for scope in scopes if isinstance(scope, JobScope)))
 
 
 async def _look_on(bus: Bus, guard: float, looked: Callable[[Mapping[str, Order], float], bool]) -> None:

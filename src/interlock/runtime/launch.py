@@ -9,18 +9,20 @@ from pathlib import Path
 
 import anyio
 
+from interlock.agents.children import inner_teams, teams_of
 from interlock.agents.tools.secrets import Secrets
 from interlock.backends.engines import LOCAL_URL_ENV, MODEL_URL_ENV
 from interlock.backends.local import local_engine, local_environ
 from interlock.observability.tracing import Tracing
-from interlock.protocol.base import Json
+from interlock.protocol.base import Json, role_of
 from interlock.protocol.state import Entry, JobState
+from interlock.protocol.subjects import submitted_subject
 from interlock.protocol.team import Autonomy, Team
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import BusError
 from interlock.runtime.client import JobNotFound, Progress, new_job_id, submit, watch
-from interlock.runtime.closing import JobLeftOpen, close_killed
+from interlock.runtime.closing import JobLeftOpen, close_killed, close_within
 from interlock.runtime.config import ACK_WAIT, NO_TOOLKIT, Toolkit
 from interlock.runtime.credentials import parties_of
 from interlock.runtime.failures import first_error
@@ -174,7 +176,8 @@ async def _run(
             order.team, bus.ns, address, job=job, workers=order.workers, toolkit=order.toolkit, lane=lane
         )
         configs = [config.model_copy(update={"patience": ground.patience}) for config in configs]
-        hide = Secrets.from_environment(order.team.secrets, environment).scrub
+        secrets = {f"{one.team}.{name}": secret for one in teams_of(order.team) for name, secret in one.secrets.items()}
+        hide = Secrets.from_environment(secrets, environment).scrub
         leased = supervised(configs, environment, lease=guardian.seconds, hide=hide)
         async with leased as supervisor, anyio.create_task_group() as writers, anyio.create_task_group() as group:
             if order.results is not None:
@@ -185,6 +188,8 @@ async def _run(
                     view.show(progress)
                     state = progress.state
             group.cancel_scope.cancel()
+    if any(inner_teams(order.team)):  # nobody is left who could begin another one
+        await close_within(bus, tracing, job, f"job {job}, which it was a part of, is over")
     return state
 
 
@@ -194,16 +199,25 @@ async def _queues(ground: _Ground, team: Team, job: str) -> AsyncIterator[int | 
     if ground.address.keys is None:
         yield None
         return
-    async with ground.bus.queues(queues_of(team), job, ack_wait=ground.patience) as lane:
+    first = await ground.bus.last(submitted_subject(ground.bus.ns, job))
+    inner = [queue for one in teams_of(team)[1:] for queue in queues_of(one)]
+    since = first.seq if first else 1
+    async with ground.bus.queues(queues_of(team), job, inner=inner, since=since, ack_wait=ground.patience) as lane:
         yield lane
 
 
 async def _obey(guardian: Guardian, supervisor: Supervisor, team: Team, interruption: Interruption) -> None:
-    """End the job when an order says so; hold the agents that orders stop, and let them go on when they are lifted."""
+    """End the job when an order says so; hold the agents that orders stop, and let them go on when they are lifted.
+
+    So it goes with the agents of the teams within its team, and with the jobs within it.
+    """
+    roles = [role_of(name, one.team) for one in teams_of(team) for name in one.agents]
 
     def looked(until: float) -> None:
         supervisor.renew(until)
-        supervisor.hold(frozenset(name for name in team.agents if guardian.held(name)))
+        stops = guardian.stops(roles)
+        supervisor.hold(stops.roles)
+        supervisor.kill_jobs(stops.jobs)
 
     def over(reason: str) -> None:
         supervisor.stop()

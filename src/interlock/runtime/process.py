@@ -138,7 +138,7 @@ async def _manage(config: ProcessConfig, bus: Bus, tracing: Tracing, ready: Call
     async with anyio.create_task_group() as group:
         group.start_soon(_cancel_when_drained, told, group.cancel_scope)
         if config.job is not None:
-            await Coordinator(bus, tracing).run(config.job, ready)
+            await Coordinator(bus, tracing).run(config.job, ready, tree=config.tree)
             await anyio.sleep_forever()  # its supervisor ends it, and would start again who ends by himself
         else:
             partitions = Partitions(bus, f"{config.name}-{secrets.token_hex(4)}")

@@ -5,13 +5,14 @@ import os
 from collections.abc import Collection
 from typing import Literal
 
+from interlock.agents.children import Home, teams_of
 from interlock.agents.grants import uses_of
 from interlock.agents.manager import verifier_of
 from interlock.backends.capabilities import CAPABILITIES
 from interlock.backends.engines import MODEL_URL_ENV
 from interlock.protocol.base import Role, role_of
 from interlock.protocol.criteria import JudgeCriterion
-from interlock.protocol.team import Engine, Handover, ModelSettings, PinnedTool, Step, Team
+from interlock.protocol.team import Agent, Engine, Handover, ModelSettings, PinnedTool, Step, Team
 from interlock.runtime._names import QueueKind
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.config import NO_TOOLKIT, BrokerLogin, ProcessConfig, Toolkit, ToolSetup
@@ -33,13 +34,21 @@ def process_configs(
 ) -> list[ProcessConfig]:
     """Return one configuration for each process that ``team`` needs: a manager, its workers and its verifiers.
 
+    So it is for the teams within it: their agents work for all jobs within ``job``, and are named for their roles.
+
     ``workers`` are the processes of each worker; left out, the workers share the cores. An agent never gets more
     processes than it can have tasks at once. ``lane`` is that of the queues that were made for the job.
 
     :raises interlock.runtime.broker_errors.BrokerError: there are keys of agents, but not of all these
     """
     agents = agent_configs(team, ns, address, job=job, workers=workers, toolkit=toolkit, lane=lane)
-    return [manager_config(ns, address, job=job, lane=lane), *agents]
+    inner = [
+        config.model_copy(update={"job": job, "tree": job is not None})
+        for one in teams_of(team)[1:]
+        for config in agent_configs(one, ns, address, workers=workers, toolkit=toolkit.of(one.team), lane=lane)
+    ]
+    manager = manager_config(ns, address, job=job, lane=lane)
+    return [manager.model_copy(update={"tree": bool(inner) and job is not None}), *agents, *inner]
 
 
 def manager_config(
@@ -79,7 +88,7 @@ def agent_configs(
         serial = settings is not None and CAPABILITIES[_engine_of(settings)].parallel == 1
         copies = min(workers or max(1, cores_each), most) if agent.kind == "worker" else 1
         copies = 1 if serial else copies
-        kind: Literal["worker", "verifier"] = "worker" if agent.kind == "worker" else "verifier"
+        kind: Literal["worker", "verifier", "team"] = agent.kind if agent.kind in {"worker", "team"} else "verifier"
         broker = BrokerLogin.of(login_of(address, Party(kind, role), lane))
         configs += (
             ProcessConfig(
@@ -90,9 +99,10 @@ def agent_configs(
                 job=job,
                 team=team.team,
                 agent_name=name,
-                agent=agent,
+                agent=agent.model_copy(update={"team": None}),  # what the job says of it counts
                 model=settings,
                 tools=_tool_setup(team, name, toolkit) if agent.kind == "worker" else None,
+                home=_home(agent, toolkit),
                 slots=1 if serial else max(1, math.ceil(team.limits.parallel / copies)),
             )
             for number in range(1, copies + 1)
@@ -103,7 +113,7 @@ def agent_configs(
 def queues_of(team: Team) -> list[tuple[QueueKind, Role]]:
     """Return the queues of the agents that the plan names: of assignments for workers, of results for verifiers."""
     return sorted(
-        ("assigned" if team.agents[name].kind == "worker" else "result", role_of(name, team.team))
+        ("result" if team.agents[name].kind == "verifier" else "assigned", role_of(name, team.team))
         for name in _agents_used(team)
     )
 
@@ -111,6 +121,10 @@ def queues_of(team: Team) -> list[tuple[QueueKind, Role]]:
 def roles_of(team: Team) -> list[Role]:
     """Return the roles of the agents that the plan names, in its order."""
     return [role_of(name, team.team) for name in _agents_used(team)]
+
+
+def _home(agent: Agent, toolkit: Toolkit) -> Home:
+    return toolkit.of(agent.team.team).home if isinstance(agent.team, Team) else Home()
 
 
 def _tool_setup(team: Team, agent: str, toolkit: Toolkit) -> ToolSetup | None:
@@ -143,8 +157,8 @@ def _workers_of(step: Step) -> list[str]:
 
 
 def models_used(team: Team) -> list[tuple[str, ModelSettings]]:
-    """Return the agents that think in a job of ``team``, with the model that each thinks with."""
-    return [(name, _settings(team, name)) for name in _agents_used(team) if _thinks(team, name)]
+    """Return the agents that think in a job of ``team``, or of a team within it, with the model of each."""
+    return [(name, _settings(one, name)) for one in teams_of(team) for name in _agents_used(one) if _thinks(one, name)]
 
 
 def _agents_used(team: Team) -> list[str]:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import anyio
 
+from interlock.protocol.lineage import is_within
 from interlock.runtime._talk import DRAIN, DROPPED, IN_HAND, KILL, SPARE
 
 __all__ = ["Told"]
@@ -48,7 +49,7 @@ class Told:
         scope = anyio.CancelScope()
         self._begun.setdefault(job, set()).add(scope)
         self._count(1)
-        if job in self._killed:
+        if any(is_within(job, killed) for killed in self._killed):
             scope.cancel()
         try:
             with scope:
@@ -66,18 +67,23 @@ class Told:
 
     def _kill(self, job: str) -> None:
         self._killed.add(job)
-        for scope in self._begun.get(job, ()):
+        for scope in [scope for one, scopes in self._begun.items() if is_within(one, job) for scope in scopes]:
             scope.cancel()
-        if job not in self._begun:
-            self._say(f"{DROPPED} {job}")
+        self._tell_dropped(job)
 
     def _end(self, job: str, scope: anyio.CancelScope) -> None:
         self._begun[job].discard(scope)
         self._count(-1)
         if not self._begun[job]:
             del self._begun[job]
-            if job in self._killed:
-                self._say(f"{DROPPED} {job}")
+            for killed in self._killed:
+                if is_within(job, killed):
+                    self._tell_dropped(killed)
+
+    def _tell_dropped(self, killed: str) -> None:
+        """Say that nothing is in hand any more of a killed job and of those within it, once that is so."""
+        if not any(is_within(one, killed) for one in self._begun):
+            self._say(f"{DROPPED} {killed}")
 
     def _count(self, more: int) -> None:
         self.in_hand += more

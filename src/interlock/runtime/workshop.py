@@ -15,7 +15,7 @@ from interlock.agents.tools.isolation import Sandbox
 from interlock.agents.tools.secrets import ScrubbingFilter, Secrets
 from interlock.agents.tools.tool import ToolContext
 from interlock.protocol.base import Json
-from interlock.protocol.control import Control, stop_of
+from interlock.protocol.control import Control, stop_of, stop_of_job
 from interlock.protocol.messages import JobSubmitted, TaskAssigned, TaskResult
 from interlock.protocol.principles import DoneCall
 from interlock.protocol.subjects import result_subjects, submitted_subject
@@ -69,7 +69,7 @@ class Workshop:
         """Return what the gateway of an attempt reaches through."""
         return Outside(
             tools=self._tools,
-            control=partial(self._control, assignment, submitted.team.team, agent),
+            control=partial(self._control, submitted, agent),
             history=partial(self._past, submitted),
             context=partial(self._context, assignment),
             hide=self._hide,
@@ -78,13 +78,14 @@ class Workshop:
     def _hide(self, value: Json) -> Json:
         return self._secrets.scrub_json(value)
 
-    async def _control(self, assignment: TaskAssigned, team: str, agent: str) -> Control:
+    async def _control(self, submitted: JobSubmitted, agent: str) -> Control:
         """Return what the operator has laid down, as the broker has it now.
 
         :raises AttemptLost: it kills the attempt
         """
         control = await patiently(self._bus.orders.control)
-        stop = stop_of(control.orders, team=team, job=assignment.job, agent=agent)
+        stop = stop_of(control.orders, team=submitted.team.team, job=submitted.job, agent=agent)
+        stop = stop or stop_of_job(control.orders, submitted)
         if stop is not None:
             raise AttemptLost(describe_order(stop))
         return control
