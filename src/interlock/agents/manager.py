@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from interlock.agents.authority import plan_objections
-from interlock.agents.grants import Labels, grant_of
+from interlock.agents.grants import Labels, evaluated, grant_of
 from interlock.agents.outcome import outcome_of, wanted_by_outcome
 from interlock.agents.proposals import completed, proposal_problems, question_about_plan, result_steps_of
 from interlock.agents.proposer import ProposalOutcome
@@ -291,6 +291,7 @@ class Planner:
             output_schema=output_schema(step),
             criteria=tuple(_filled(criterion, scope) for criterion in step.verify.criteria),
             grant=grant_of(self._submitted, state, step, command.agent, scope, self._labels),
+            inputs={name: evaluated(value, scope) for name, value in step.inputs.items()},
             feedback=command.feedback,
             earlier=command.earlier,
             taint=self._labels.of_task(state, step, command.task),

@@ -16,7 +16,7 @@ from interlock.agents.templates import TemplateInvalid, find_references, is_expr
 from interlock.protocol.base import Json
 from interlock.protocol.criteria import AnyCriterion, JsonSchemaCheck, RegexCheck, SchemaCriterion, templates_of
 from interlock.protocol.plan import PlanCycle, PlanProblem, StepDefinedTwice, UnknownNeed, all_needs, check_graph, sinks
-from interlock.protocol.team import Handover, PinnedTool, Step, Team
+from interlock.protocol.team import Handover, InputType, PinnedTool, Step, Team
 
 __all__ = ["Flaw", "Place", "PlanChecks"]
 
@@ -89,6 +89,7 @@ class PlanChecks:
             if step.on_failure.agent == step.agent:
                 message = f"{step.agent!r} cannot take over from itself: name another worker, or raise 'attempts'"
                 self._say(message, *at, "on_failure", "agent")
+        self._inputs(at, step)
         self._verify(at, step)
         for name, kind in (step.output or {}).items():
             if not isinstance(kind, str):
@@ -111,6 +112,29 @@ class PlanChecks:
         """Return the agents of a kind; a team within the team does work as a worker does."""
         kinds = {"worker", "team"} if kind == "worker" else {kind}
         return [name for name, agent in self._team.agents.items() if agent.kind in kinds]
+
+    def _inputs(self, at: Place, step: Step) -> None:
+        """Check what a step gives to the team that does it."""
+        agent = self._team.agents.get(step.agent)
+        if agent is not None and agent.kind != "team" and step.inputs:
+            self._say(f"agent {step.agent!r} is a {agent.kind}: only a team is given inputs", *at, "inputs")
+        if agent is None or not isinstance(agent.team, Team):
+            return
+        declared, name = agent.team.inputs, agent.team.team
+        for given, value in step.inputs.items():
+            spec = declared.get(given)
+            if declared and spec is None:
+                hint = did_you_mean(given, declared) or f"; its inputs: {', '.join(declared)}"
+                self._say(f"team {name!r} has no input {given!r}{hint}", *at, "inputs", given)
+            elif spec is not None and not _is_template(value) and not _fits(spec.type, value):
+                self._say(f"input {given!r} of team {name!r} is {_type_named(spec.type)}", *at, "inputs", given)
+        missing = [
+            one for one, spec in declared.items() if one not in step.inputs and spec.required and spec.default is None
+        ]
+        if missing:
+            wanted = ", ".join(map(repr, missing))
+            where: Place = (*at, "inputs") if step.inputs else (*at, "agent")
+            self._say(f"team {name!r} requires the input {wanted}: give it in the step's 'inputs'", *where)
 
     def _verify(self, at: Place, step: Step) -> None:
         verifiers = self._agents("verifier")
@@ -177,6 +201,8 @@ class PlanChecks:
     def _templates(self, at: Place, step: Step) -> None:
         use = Use(step)
         self._template(step.do, use, *at, "do")
+        for place, text in _strings(step.inputs, (*at, "inputs")):
+            self._template(text, use, *place)
         self._pins(at, step)
         if isinstance(step.for_each, str):
             self._template(step.for_each, Use(step, item=False), *at, "for_each")
@@ -279,6 +305,30 @@ class PlanChecks:
     def _need_at(self, at: Place, need: str) -> Place:
         needs = self._team.plan[int(at[1])].needs
         return (*at, "needs", needs.index(need)) if need in needs else at
+
+
+def _is_template(value: Json) -> bool:
+    return isinstance(value, str) and "{{" in value
+
+
+_TYPES: Mapping[InputType, tuple[type, ...]] = {
+    "string": (str,),
+    "number": (int, float),
+    "integer": (int,),
+    "boolean": (bool,),
+    "object": (dict,),
+    "array": (list,),
+    "files": (list,),
+    "jsonl": (list,),
+}
+
+
+def _fits(kind: InputType, value: Json) -> bool:
+    return isinstance(value, _TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
+
+
+def _type_named(kind: InputType) -> str:
+    return "a list" if kind in {"files", "jsonl"} else f"of type {kind}"
 
 
 def _strings(value: Any, at: Place) -> Iterator[tuple[Place, str]]:

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 
-from interlock.agents.authority import plan_objections
-from interlock.agents.grants import pinned_texts
+from interlock.agents.grants import input_texts, pinned_texts
+from interlock.agents.plan_problems import plan_problems
 from interlock.agents.templates import references
 from interlock.protocol.commands import JudgeProposal
 from interlock.protocol.control import Policy
 from interlock.protocol.criteria import templates_of
 from interlock.protocol.messages import JobSubmitted, PlanProposed
-from interlock.protocol.plan import all_needs, check_graph, sinks
+from interlock.protocol.plan import all_needs, sinks
 from interlock.protocol.planning import change_requested, keeping_problems
 from interlock.protocol.state import JobState
 from interlock.protocol.team import Files, JsonLines, Step, Team
@@ -61,8 +61,15 @@ def question_about_plan(proposal: PlanProposed) -> str:
 
 
 def _plan_problems(submitted: JobSubmitted, policy: Policy, state: JobState, steps: Sequence[Step]) -> tuple[str, ...]:
-    problems = plan_objections(submitted, policy, steps)
-    problems = problems or tuple(str(problem.error) for problem in check_graph(steps))
+    before = [state.steps[name] for name in state.order]
+    problems = plan_problems(
+        submitted,
+        policy,
+        steps,
+        [step.spec for step in before] if state.version else None,
+        [step.spec.step for step in before if step.accepted],
+        state.dropped,
+    )
     return problems or keeping_problems(state, completed(steps))
 
 
@@ -97,7 +104,7 @@ def _source_in_words(source: object) -> str:
 
 def _implied_needs(step: Step) -> tuple[str, ...]:
     """Return the steps that the templates of ``step`` name."""
-    texts = [step.do, *pinned_texts(step.tools or ())]
+    texts = [step.do, *input_texts(step), *pinned_texts(step.tools or ())]
     if isinstance(step.for_each, str):
         texts.append(step.for_each)
     for criterion in step.verify.criteria:

@@ -290,17 +290,38 @@ def _room(state: JobState, window: int | None) -> int:
 
 
 def _first_assignments(state: JobState) -> Iterator[Assign]:
-    """Yield the tasks that can begin, or begin again, in the order of the queue and of the items."""
+    """Yield the tasks that can begin, or begin again, in the order of the queue and of the items.
+
+    Of those that teams do, no more than the job may have at once.
+    """
+    teams = _teams_within(state)
+    span = _span(state, teams)
     for name in state.queue:
         step = state.steps.get(name)
-        if step is None:  # an item that was put back
-            again = state.tasks[name]
-            yield _first(state, state.steps[again.step], again.index)
-            continue
-        for position in range(step.next_index, step.size or 0):
-            index = None if step.spec.for_each is None else position
-            if state.may_begin(step, index):
-                yield _first(state, step, index)
+        again = state.tasks[name] if step is None else None  # an item that was put back
+        known = step or state.steps[state.tasks[name].step]
+        positions = (again.index,) if again else range(known.next_index, known.size or 0)
+        for position in positions:
+            if known.spec.agent in teams and span <= 0:
+                break
+            index = None if known.spec.for_each is None else position
+            if again or state.may_begin(known, index):
+                span -= known.spec.agent in teams
+                yield _first(state, known, index)
+
+
+def _teams_within(state: JobState) -> frozenset[str]:
+    """Return the agents that are teams."""
+    agents = state.submitted.team.agents if state.submitted else {}
+    return frozenset(name for name, agent in agents.items() if agent.kind == "team")
+
+
+def _span(state: JobState, teams: frozenset[str]) -> int:
+    """Return how many more tasks may be begun that teams do: each is a job of its own, with a manager."""
+    if not teams or state.submitted is None:
+        return 0
+    under_way = sum(task.current.role.partition("@")[0] in teams for task in state.open_tasks())
+    return state.submitted.team.limits.managers_span - under_way
 
 
 def _first(state: JobState, step: StepState, index: int | None) -> Assign:
