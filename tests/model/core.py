@@ -12,11 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interlock.protocol import decide, machine, retries, state
+from interlock.protocol import decide, deciding_plans, machine, planning, retries, state
 
 __all__ = ["REAL", "Core", "Mutation", "mutated"]
 
-_MODULES = {"state": state, "decide": decide, "retries": retries, "machine": machine}
+_MODULES = {
+    "state": state,
+    "planning": planning,
+    "deciding_plans": deciding_plans,
+    "decide": decide,
+    "retries": retries,
+    "machine": machine,
+}
 """Each after those that it imports."""
 
 
@@ -25,6 +32,8 @@ class Core:
     """The pure functions that a search runs: the modules, real or mutated."""
 
     state: Any
+    planning: Any
+    deciding_plans: Any
     decide: Any
     retries: Any
     machine: Any
@@ -54,7 +63,7 @@ class MutationOutdated(AssertionError):
         )
 
 
-REAL = Core(state, decide, retries, machine)
+REAL = Core(state, planning, deciding_plans, decide, retries, machine)
 
 
 def mutated(*mutations: Mutation) -> Core:

@@ -246,6 +246,7 @@ def _assigned(state: JobState, task: TaskState | None, message: TaskAssigned, en
     if not _may_assign(state, task, message):
         return _refuse(state, entry)
     step = state.steps[message.step]
+    step = replace(step, began=step.began or message.at)
     attempt = Attempt(message.attempt, message.role, message.verifier)
     if task is not None and message.resumes:
         task = replace(task, head=entry.seq, phase=Phase.ASSIGNED)
@@ -357,7 +358,11 @@ def _verdict(state: JobState, task: TaskState, message: TaskVerdict, entry: Entr
 
 
 def _with_usage(state: JobState, message: TaskResult | TaskVerdict) -> JobState:
-    return replace(state, usage=state.usage + message.usage, spent=state.spent or message.spent)
+    state = replace(state, usage=state.usage + message.usage)
+    if message.spent_of == "job":
+        return replace(state, spent=state.spent or message.spent)
+    step = state.steps[state.tasks[message.task].step]
+    return replace(state, steps=state.steps.insert(step.spec.step, replace(step, spent=step.spent or message.spent)))
 
 
 def _closed(state: JobState, task: TaskState | None, message: TaskClosed, entry: Entry) -> JobState:

@@ -160,6 +160,7 @@ def _following(ns: str) -> Iterator[Right]:
 
 def _managing(ns: str) -> Iterator[Right]:
     yield from (Right(f"il.{ns}.log.*.*.{JOB_TASK}.{kind}") for kind in _PLANNING)
+    yield Right(f"il.{ns}.log.*.*.{JOB_TASK}.asked.*")
     yield Right(f"il.{ns}.log.*.*.*.assigned.*")
     yield from (Right(f"il.{ns}.log.*.*.*.{kind}") for kind in ("closed", "answered"))
     yield from (Right(state_subject(ns, key)) for key in ("lease.*", "manager.*"))

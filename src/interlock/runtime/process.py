@@ -123,6 +123,10 @@ async def _serve(config: ProcessConfig, bus: Bus, tracing: Tracing, ready: Calla
             from interlock.runtime.verifier_role import serve_verifier  # noqa: PLC0415 -- only verifiers run checks
 
             await serve_verifier(config, bus, tracing, ready, told)
+        case "api":
+            from interlock.runtime.api.server import serve_api  # noqa: PLC0415 -- nobody else answers requests
+
+            await serve_api(config, bus, tracing, ready)
         case "team":
             from interlock.runtime.team_role import serve_team  # noqa: PLC0415 -- only teams begin jobs
 
@@ -132,17 +136,21 @@ async def _serve(config: ProcessConfig, bus: Bus, tracing: Tracing, ready: Calla
 async def _manage(config: ProcessConfig, bus: Bus, tracing: Tracing, ready: Callable[[], None], told: Told) -> None:
     """Manage one job, or all of the partitions that are this manager's; told to drain it has nothing to finish."""
     from interlock.runtime.coordinator import Coordinator  # noqa: PLC0415 -- only managers fill templates
+    from interlock.runtime.manager_model import proposers_of  # noqa: PLC0415 -- only managers plan
     from interlock.runtime.partitions import Partitions  # noqa: PLC0415 -- only managers have any
     from interlock.runtime.presence import Presence  # noqa: PLC0415 -- only managers ask who is there
 
     async with anyio.create_task_group() as group:
         group.start_soon(_cancel_when_drained, told, group.cancel_scope)
         if config.job is not None:
-            await Coordinator(bus, tracing).run(config.job, ready, tree=config.tree)
+            await Coordinator(bus, tracing, proposers=proposers_of(bus, tracing)).run(
+                config.job, ready, tree=config.tree
+            )
             await anyio.sleep_forever()  # its supervisor ends it, and would start again who ends by himself
         else:
             partitions = Partitions(bus, f"{config.name}-{secrets.token_hex(4)}")
-            await Coordinator(bus, tracing, rooms=Presence(bus).rooms).run_leased(partitions.run, ready)
+            proposers, rooms = proposers_of(bus, tracing), Presence(bus).rooms
+            await Coordinator(bus, tracing, rooms=rooms, proposers=proposers).run_leased(partitions.run, ready)
         group.cancel_scope.cancel()
 
 
