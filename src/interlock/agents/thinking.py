@@ -13,7 +13,7 @@ from interlock.protocol.base import Json, Usage
 from interlock.protocol.messages import TaskAssigned
 from interlock.protocol.team import ModelSettings
 
-__all__ = ["NO_TRACING", "GrantUsedUp", "Thinking", "seed_of", "think"]
+__all__ = ["NO_TRACING", "GrantUsedUp", "Thinking", "seed_of", "temperature_of", "think"]
 
 NO_TRACING = Tracing()
 """Records nothing."""
@@ -87,7 +87,7 @@ class Thinking:
         self.max_tokens = min(self._settings.max_tokens, self._tokens_left())
         request = ChatRequest(
             messages=messages,
-            temperature=_temperature(self._settings.temperature, assignment.attempt),
+            temperature=temperature_of(self._settings.temperature, assignment.attempt),
             max_tokens=self.max_tokens,
             schema=schema,
             tools=tools,
@@ -148,7 +148,7 @@ def seed_of(*parts: str | int) -> int:
     return int.from_bytes(digest[:4]) >> (32 - _SEED_BITS)
 
 
-def _temperature(base: float, attempt: int) -> float:
+def temperature_of(base: float, attempt: int) -> float:
     """Return the temperature of ``attempt`` (from 1): it rises, so that a redo does not say the same again."""
     return max(base, min(_HOTTEST, round(base + _HOTTER * max(attempt - 1, 0), 3)))
 
