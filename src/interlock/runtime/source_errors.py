@@ -8,6 +8,7 @@
 * ``LineTooLong``, ``FileTooLarge``: an item that is too large.
 * ``SourcesTooLarge``: all that is to stand in the job itself is too much.
 * ``StandardInputTaken``: standard input is wanted twice.
+* ``TooManyWithin``: a team within a team has a list of items that is too long to stand in the job.
 * ``ItemUnusable``: an item that a program gave cannot be one.
 """
 
@@ -32,6 +33,7 @@ __all__ = [
     "SourceUnreadable",
     "SourcesTooLarge",
     "StandardInputTaken",
+    "TooManyWithin",
     "UnknownInput",
 ]
 
@@ -174,3 +176,14 @@ class ItemUnusable(SourceError):
     def __init__(self, wanted_by: str, reason: str) -> None:
         super().__init__(f"{wanted_by}: {reason}")
         self.reason = reason
+
+
+class TooManyWithin(SourceError):
+    """A team within a team has a list of items that is too long to stand in the job of the team around it."""
+
+    def __init__(self, team: str, wanted_by: str) -> None:
+        self.team = team
+        super().__init__(
+            f"{wanted_by} of team {team} has too many items to travel within the job of another team: "
+            "give it a part of them at a time, by 'inputs' of the step that it does"
+        )

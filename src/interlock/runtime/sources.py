@@ -17,7 +17,7 @@ from typing import cast
 from interlock.protocol.base import Json
 from interlock.protocol.criteria import AnyCriterion, CommandCriterion
 from interlock.protocol.items import StoredItems
-from interlock.protocol.team import Files, Input, InputType, JsonLines, Step, Team
+from interlock.protocol.team import Agent, Files, Input, InputType, JsonLines, Step, Team
 from interlock.runtime.bus import Bus
 from interlock.runtime.input_types import expected, fits, fits_frozen, shown
 from interlock.runtime.item_sources import (
@@ -45,6 +45,7 @@ from interlock.runtime.source_errors import (
     SourceNotText,
     SourcesTooLarge,
     StandardInputTaken,
+    TooManyWithin,
     UnknownInput,
 )
 from interlock.runtime.teamfile import LoadedTeam
@@ -170,11 +171,31 @@ def _frozen(loaded: LoadedTeam, values: Mapping[str, _Value], reader: "_Reader")
     lists = {name: value for name, value in inputs.items() if isinstance(value, ItemSource)}
     steps = [_frozen_step(step, reader, home) for step in loaded.team.plan]
     return FrozenJob(
-        loaded.team.model_copy(update={"plan": tuple(step for step, _ in steps)}),
+        loaded.team.model_copy(update={"plan": tuple(step for step, _ in steps), "agents": _agents(loaded, reader)}),
         {name: value for name, value in inputs.items() if not isinstance(value, ItemSource)},
         {step.step: items for step, items in steps if items is not None},
         lists,
     )
+
+
+def _agents(loaded: LoadedTeam, reader: "_Reader") -> dict[str, Agent]:
+    """Return the agents, those that are teams without files."""
+    inner = {name: _frozen_within(one, reader) for name, one in loaded.inner.items()}
+    agents = loaded.team.agents.items()
+    return {name: agent.model_copy(update={"team": inner[name]}) if name in inner else agent for name, agent in agents}
+
+
+def _frozen_within(loaded: LoadedTeam, reader: "_Reader") -> Team:
+    """Return a team within a team as it stands in the job: with all that its files hold."""
+    home, team = loaded.path.parent, loaded.team
+    steps = [_frozen_step(step, reader, home) for step in team.plan]
+    defaults = {name: _default(name, spec, reader, home) for name, spec in team.inputs.items()}
+    for wanted_by, items in (*((f"step {step.step!r}", items) for step, items in steps), *defaults.items()):
+        if isinstance(items, ItemSource):
+            raise TooManyWithin(team.team, wanted_by)
+    inputs = {name: spec.model_copy(update={"default": defaults[name]}) for name, spec in team.inputs.items()}
+    plan = tuple(step for step, _ in steps)
+    return team.model_copy(update={"plan": plan, "inputs": inputs, "agents": _agents(loaded, reader)})
 
 
 def _from_program(name: str, spec: Input | None, value: Given) -> _Value:

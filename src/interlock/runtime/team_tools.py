@@ -106,6 +106,7 @@ class _ToolChecks:
         self._catalogue = catalogue
         self._servers = tuple(f"{name}." for name in team.tools.mcp)
         self._guessed_rules = guessed_rules
+        self._has_teams = any(agent.kind == "team" for agent in team.agents.values())
 
     def run(self) -> Iterator[Found]:
         yield from self._idle()
@@ -123,7 +124,7 @@ class _ToolChecks:
     def _idle(self) -> Iterator[Found]:
         for name, agent in self._team.agents.items():
             if agent.kind != "worker":
-                for key in ("tools", "permissions"):
+                for key in ("tools",) if agent.kind == "team" else ("tools", "permissions"):
                     if getattr(agent, key) != Agent.model_fields[key].default:
                         yield ("agents", name, key), f"agent {name!r} is a {agent.kind}: only workers use tools"
 
@@ -164,7 +165,7 @@ class _ToolChecks:
 
         for at, layer in self._layers():
             known = self._catalogue
-            if known is None:
+            if known is None or self._has_teams:  # its rules are for their tools too
                 yield from self._unreadable(at, layer)
                 continue
             roots = tool_roots(self._team.tools, self._base)

@@ -6,7 +6,7 @@
 import ast
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 from interlock.protocol import criteria, permissions, principles, team
 from interlock.protocol.team import Team
 from interlock.runtime.team_checks import check_team
+from interlock.runtime.team_nesting import Nesting, Reading
 from interlock.runtime.team_shape import read_shape
 from interlock.runtime.yaml_positions import Position, Problem, YamlInvalid, parse_yaml, read_text
 
@@ -42,18 +43,25 @@ class LoadedTeam:
     """The steps that the job's result is made of."""
     inputs_used: frozenset[str]
     """The inputs that templates name."""
+    inner: Mapping[str, "LoadedTeam"] = field(default_factory=dict[str, "LoadedTeam"])
+    """The agents that are teams; ``team`` has them in it."""
 
 
 def load_team(path: str | Path) -> LoadedTeam:
     """Return the team of a file.
 
-    :raises TeamFileInvalid: the file cannot be read, is no YAML, or is no team in which everything fits together.
+    :raises TeamFileInvalid: the file cannot be read, is no YAML, or is no team in which everything fits together; so
+        it is with the file of a team within it.
     """
+    return _load(Path(path), Reading(_load))
+
+
+def _load(path: Path, reading: Reading[LoadedTeam]) -> LoadedTeam:
     try:
-        text = read_text(Path(path))
+        text = read_text(path)
     except YamlInvalid as error:
         raise _invalid(path, [(error.position, str(error))]) from error
-    return parse_team(text, path)
+    return _parse(text, path, reading)
 
 
 def parse_team(text: str, path: str | Path) -> LoadedTeam:
@@ -61,18 +69,29 @@ def parse_team(text: str, path: str | Path) -> LoadedTeam:
 
     :raises TeamFileInvalid: as ``load_team``.
     """
+    return _parse(text, Path(path), Reading(_load))
+
+
+def _parse(text: str, path: Path, reading: Reading[LoadedTeam]) -> LoadedTeam:
     try:
         document = parse_yaml(text)
     except YamlInvalid as error:
         raise _invalid(path, [(error.position, str(error))]) from error
     shape = read_shape(document)
     problems = document.problems + shape.problems
-    checked = None if shape.team is None else check_team(shape.team, document, shape, Path(path).resolve().parent)
-    if checked is not None:
-        problems = problems + checked.problems
-    if problems or shape.team is None or checked is None:
+    if shape.team is None:
         raise _invalid(path, problems)
-    return LoadedTeam(shape.team, Path(path), checked.needs, checked.result_steps, checked.inputs_used)
+    home = path.resolve().parent
+    nesting = Nesting.of(shape.team, home, reading.within(path), TeamFileInvalid)
+    checked = check_team(nesting.team, document, shape, home)
+    own = [(document.at(at), message) for at, message in nesting.problems if not shape.is_mended(*at)]
+    problems = problems + own + checked.problems
+    elsewhere = [
+        problem for error in nesting.failures if isinstance(error, TeamFileInvalid) for problem in error.problems
+    ]
+    if problems or elsewhere:
+        raise TeamFileInvalid(dict.fromkeys((*_invalid(path, problems).problems, *elsewhere)))
+    return LoadedTeam(nesting.team, path, checked.needs, checked.result_steps, checked.inputs_used, nesting.inner)
 
 
 def team_json_schema() -> dict[str, Any]:
@@ -109,10 +128,10 @@ def _describe(model: dict[str, Any], notes: Mapping[str, str]) -> None:
     """Put what the source says about a model and its fields where an editor shows it, as Markdown."""
     if "description" in model:
         model["description"] = _markdown(model["description"])
-    for name, field in model.get("properties", {}).items():
-        field.pop("title", None)
+    for name, told in model.get("properties", {}).items():
+        told.pop("title", None)
         if name in notes:
-            field["description"] = notes[name]
+            told["description"] = notes[name]
 
 
 @cache
