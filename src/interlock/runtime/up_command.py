@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import anyio
 
+from interlock.agents.children import teams_of
 from interlock.protocol.base import Role
 from interlock.protocol.team import Team
 from interlock.runtime.address import BrokerAddress
@@ -133,13 +134,23 @@ def _nodes(options: argparse.Namespace) -> int:
 
 
 def _crews(paths: Sequence[Path]) -> tuple[Crew, ...]:
-    """Return the whole crews of the teams in these files, once it is seen that their models can be reached."""
+    """Return the whole crews of the teams in these files and of the teams within them.
+
+    Before that it is seen that their models can be reached.
+    """
     crews: dict[str, Crew] = {}
+    inner: list[Crew] = []
     for path in paths:
         loaded = load_team(path)
         if loaded.team.team in crews:
             raise TeamTwice(loaded.team.team)
-        crews[loaded.team.team] = Crew(loaded.team, toolkit_of(loaded))
+        toolkit = toolkit_of(loaded)
+        crews[loaded.team.team] = Crew(loaded.team, toolkit)
+        for one in teams_of(loaded.team)[1:]:
+            inner.append(Crew(one, toolkit.of(one.team)))
+    for crew in inner:
+        if crews.setdefault(crew.team.team, crew).team != crew.team:
+            raise TeamTwice(crew.team.team)
     _check_models(crew.team for crew in crews.values())
     return tuple(crews.values())
 
@@ -217,7 +228,8 @@ def _published_crews(published: dict[str, PublishedTeam], wanted: Sequence[Role]
             raise TeamNotUp(name, sorted(published))
     if not names and "manager" not in wanted:
         raise TeamNotUp("", ())
-    crews = tuple(Crew(published[name].team, published[name].toolkit) for name in names)
+    toolkits = {name: one.toolkit for name, one in published.items()}
+    crews = tuple(Crew(published[name].team, replace(toolkits[name], inner=toolkits)) for name in names)
     _check_models(crew.team for crew in crews)
     return crews
 
