@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.agents.planned import job, problems, step, steps_of, team
+from tests.unit.agents.office import job, problems, step, steps_of, team
 
 from interlock.agents.plan_problems import plan_problems
 from interlock.protocol.control import NO_POLICY, Policy

@@ -1,6 +1,6 @@
 """What a manager's model is told: stable first, with everything that it needs, and nothing from outside."""
 
-from tests.unit.agents.planned import CATALOGUE, job, step, steps_of, team
+from tests.unit.agents.office import CATALOGUE, job, step, steps_of, team
 
 from interlock.agents.plan_problems import plan_problems
 from interlock.agents.planning_prompt import Occasion, planning_messages

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from tests.unit.agents.planned import CATALOGUE, proposal, step, steps_of, team
+from tests.unit.agents.office import CATALOGUE, proposal, step, steps_of, team
 
 from interlock.agents.planning_form import CRITERIA, MAX_STEPS, plan_schema
 from interlock.agents.planning_reading import read_proposal
