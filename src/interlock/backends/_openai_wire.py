@@ -5,6 +5,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Self
 
 import aiohttp
@@ -155,6 +156,11 @@ def parse_reply(body: bytes, endpoint: Endpoint, model: str, tools: tuple[ToolOf
     )
 
 
+def counting(reply: ChatReply, broken: int) -> ChatReply:
+    """Return ``reply`` with the ``broken`` requests counted that may have been worked on before it was asked for."""
+    return replace(reply, usage=reply.usage + Usage(calls=broken))
+
+
 def _called(call: _ToolCall, tools: tuple[ToolOffer, ...]) -> ToolCall:
     arguments = call.function.arguments
     return ToolCall(
@@ -206,7 +212,10 @@ def error_of_connection(error: BaseException, endpoint: Endpoint, model: str | N
     if no_connection is None and any(isinstance(link, TimeoutError) for link in chain):
         return ModelTimedOut(endpoint.url, model, endpoint.timeout)
     reason = no_connection or chain[-1]
-    return ModelUnreachable(endpoint.url, model, _scrubbed(str(reason) or type(reason).__name__, endpoint))
+    connected = not any(
+        isinstance(link, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError) for link in chain
+    )
+    return ModelUnreachable(endpoint.url, model, _scrubbed(str(reason) or type(reason).__name__, endpoint), connected)
 
 
 def parse_retry_after(headers: Mapping[str, str], now: float) -> float | None:

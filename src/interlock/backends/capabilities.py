@@ -28,12 +28,18 @@ class Capabilities:
     parallel: int | None
     """The most requests that one process should have open at once; None: as many as it likes. A request that waits
     its turn here does not use up its time."""
+    schema_limits: bool = False
+    """Whether it refuses a request with a schema that it cannot bind an answer to, so that it is given less of it."""
+    metrics: bool = False
+    """Whether its server tells of its queue and its prefix cache at ``/metrics``, by vLLM's names."""
 
 
 CAPABILITIES: Mapping[Engine, Capabilities] = MappingProxyType(
     {
         "openai": Capabilities(schema_style="json_schema", tool_style="native", parallel=None),
-        "vllm": Capabilities(schema_style="json_schema", tool_style="native", parallel=None),
+        "vllm": Capabilities(
+            schema_style="json_schema", tool_style="native", parallel=None, schema_limits=True, metrics=True
+        ),
         # llama-cpp-python shows tools to the model's chat template at most, and reads no calls out of answers.
         "local": Capabilities(schema_style="json_object", tool_style="described", parallel=1),
     }

@@ -6,10 +6,13 @@ client would take ten times the CPU time a call and a second to import; tests ho
 
 import json
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
 from ssl import SSLContext
-from typing import Literal
+from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -19,6 +22,7 @@ from yarl import URL
 
 from interlock.backends._described_tools import called, described
 from interlock.backends._openai_wire import (
+    counting,
     error_of_connection,
     error_of_status,
     knows_no_tool_calls,
@@ -26,10 +30,17 @@ from interlock.backends._openai_wire import (
     parse_reply,
     request_body,
 )
+from interlock.backends._schema_limits import SchemaLimits
 from interlock.backends.capabilities import CAPABILITIES
 from interlock.backends.chat import ChatReply, ChatRequest
 from interlock.backends.engines import Endpoint
-from interlock.backends.errors import ModelError, ModelRefusedRequest
+from interlock.backends.errors import (
+    ModelError,
+    ModelRefusedRequest,
+    ModelServerFailed,
+    ModelTimedOut,
+    ModelUnreachable,
+)
 from interlock.backends.retry import RetrySettings, seconds_before_retry
 from interlock.protocol.base import Json
 
@@ -43,6 +54,8 @@ _CONNECT_SECONDS = 10.0
 _REFUSED = 400
 _LONGEST_IDLE = 30.0
 """Seconds for which a connection that nobody uses is kept."""
+
+_Answer = TypeVar("_Answer")
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
@@ -60,6 +73,7 @@ class OpenAIChat:
         self._name_lock = anyio.Lock()
         self._can = CAPABILITIES[endpoint.engine]
         self._tool_style = self._can.tool_style
+        self._limits = SchemaLimits()
         self._turn: AbstractAsyncContextManager[object] = _turns(self._can.parallel)
         self._chats, self._models = URL(f"{endpoint.url}/chat/completions"), URL(f"{endpoint.url}/models")
         self._open: aiohttp.ClientSession | None = None
@@ -97,9 +111,38 @@ class OpenAIChat:
         return called(reply) if request.tools else reply
 
     async def _ask(self, request: ChatRequest, model: str) -> ChatReply:
-        body = request_body(request, model, self._can.schema_style)
-        answer = await self._persistently("POST", self._chats, _encoded(body), request.headers)
-        return parse_reply(answer, self._endpoint, model, request.tools)
+        body = request_body(self._bindable(request), model, self._can.schema_style)
+        reply, broken = await self._persistently(partial(self._send, request, body, model))
+        return counting(reply, broken) if broken else reply
+
+    async def _send(self, request: ChatRequest, body: dict[str, Json], model: str) -> ChatReply:
+        """Send a chat request once, as far as its meter lets it, and return the answer."""
+        encoded = _encoded(body)
+        async with self._turn, request.meter.sending(len(encoded), request.max_tokens) as fare:
+            if fare.max_tokens != request.max_tokens:
+                encoded = _encoded({**body, "max_tokens": fare.max_tokens})
+            answer = await self._exchange("POST", self._chats, encoded, request.headers)
+            reply = parse_reply(answer, self._endpoint, model, request.tools)
+            fare.used(reply.usage)
+        return reply
+
+    def _bindable(self, request: ChatRequest) -> ChatRequest:
+        """Return ``request`` with as much of its schema as the engine can bind an answer to."""
+        if request.schema is None or not self._can.schema_limits:
+            return request
+        return replace(request, schema=self._limits.bindable(request.schema))
+
+    async def answers(self, seconds: float) -> bool:
+        """Return whether the server answers anything within ``seconds``; costs no call."""
+        with anyio.move_on_after(seconds):
+            try:
+                await self._list_models()
+            except (ModelUnreachable, ModelTimedOut, ModelServerFailed):
+                return False
+            except ModelError:
+                return True  # it does answer, whatever it says
+            return True
+        return False
 
     async def aclose(self) -> None:
         """Close all connections; calls under way fail."""
@@ -110,37 +153,38 @@ class OpenAIChat:
         """Ask the server for its models, once, and remember the first."""
         async with self._name_lock:
             if self._name is None:
-                self._name = parse_first_model(await self._persistently("GET", self._models), self._endpoint)
+                answer, _ = await self._persistently(self._list_models)
+                self._name = parse_first_model(answer, self._endpoint)
             return self._name
 
-    async def _persistently(
-        self,
-        method: Literal["GET", "POST"],
-        url: URL,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> bytes:
-        """Send until there is an answer or trying again is pointless."""
-        attempt = 1
+    async def _list_models(self) -> bytes:
+        async with self._turn:
+            return await self._exchange("GET", self._models)
+
+    async def _persistently(self, send: Callable[[], Awaitable[_Answer]]) -> tuple[_Answer, int]:
+        """Send until there is an answer or trying again is pointless; return it, and how many connections broke."""
+        attempt, broken, began = 1, 0, time.monotonic()
         while True:
             try:
-                return await self._exchange(method, url, body, headers)
+                return await send(), broken
             except ModelError as error:
                 error.attempts = attempt
-                wait = seconds_before_retry(error, attempt, self._retry)
+                broken += isinstance(error, ModelUnreachable) and error.connected
+                wait = seconds_before_retry(error, attempt, self._retry, time.monotonic() - began)
                 if wait is None:
                     raise
             await anyio.sleep(wait)
             attempt += 1
 
-    async def _exchange(self, method: str, url: URL, body: bytes | None, headers: Mapping[str, str] | None) -> bytes:
+    async def _exchange(
+        self, method: str, url: URL, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> bytes:
         """Send once and return the body of the answer."""
-        async with self._turn:
-            try:
-                async with self._session().request(method, url, data=body, headers=headers) as answer:
-                    found = await answer.read()
-            except (aiohttp.ClientError, OSError) as error:
-                raise error_of_connection(error, self._endpoint, self._name) from error
+        try:
+            async with self._session().request(method, url, data=body, headers=headers) as answer:
+                found = await answer.read()
+        except (aiohttp.ClientError, OSError) as error:
+            raise error_of_connection(error, self._endpoint, self._name) from error
         if answer.status >= _REFUSED:
             raise error_of_status(answer.status, answer.headers, found, self._endpoint, self._name)
         return found

@@ -26,14 +26,22 @@ class RetrySettings:
     """No wait that the client chooses itself is longer."""
     longest_retry_after: float = 60.0
     """A server that asks for a longer wait than this gets no further attempt: coming sooner would only be refused."""
+    patience: float = 0.0
+    """For how long a server that takes no connection is tried, whatever ``attempts`` says: it is being started."""
+    longest_knock: float = 2.0
+    """No wait is longer while there is patience."""
 
 
-def seconds_before_retry(error: ModelError, attempt: int, settings: RetrySettings) -> float | None:
+def seconds_before_retry(error: ModelError, attempt: int, settings: RetrySettings, waited: float = 0.0) -> float | None:
     """Return how long to wait after the failed ``attempt`` (from 1), or None where another one is pointless.
+
+    :param waited: seconds since the first attempt began
 
     What the server asks for is kept to, plus a little that differs from client to client; otherwise the wait is random
     between nothing and a bound that doubles each time, so that many clients do not come back at once.
     """
+    if isinstance(error, ModelUnreachable) and waited < settings.patience:
+        return _jitter(min(settings.longest_knock, settings.first_wait * 2.0 ** min(attempt - 1, 10)))
     if attempt >= settings.attempts:
         return None
     match error:

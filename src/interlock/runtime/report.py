@@ -10,6 +10,7 @@ from interlock.protocol.base import Json, Strict, Usage
 from interlock.protocol.messages import ActionTaken, Approval, CriterionVerdict, JobStatus, QuestionAsked, Verdict
 from interlock.protocol.plan import task_id
 from interlock.protocol.state import Effect, EffectStatus, JobState, Phase, StepState, TaskState
+from interlock.protocol.team import Engine
 from interlock.protocol.tools import EffectClass
 from interlock.runtime.lean import size_of
 
@@ -17,7 +18,9 @@ __all__ = [
     "ActionReport",
     "EffectReport",
     "EffectsReport",
+    "EngineReport",
     "Listed",
+    "PrefixCacheReport",
     "QuestionReport",
     "Report",
     "TaskReport",
@@ -120,6 +123,31 @@ class TaskReport(Strict):
     """Why a task was not accepted."""
 
 
+class PrefixCacheReport(Strict):
+    """How much of the prompts an engine had read before, in tokens."""
+
+    queries: int
+    """Tokens that were looked up."""
+    hits: int
+    """Those of them that were found."""
+    share: float | None
+    """``hits`` of ``queries``, from 0 to 1; None: nothing was looked up."""
+
+
+class EngineReport(Strict):
+    """What the vLLM servers told of a job while it ran here; what others asked them meanwhile is in it."""
+
+    name: Engine
+    models: tuple[str, ...]
+    """Names of the models; empty text: the first that the server lists."""
+    prefix_cache: PrefixCacheReport
+    """From the beginning of the job to its end."""
+    running: int
+    """Requests that were being answered at the end."""
+    waiting: int
+    """Requests that waited at the end."""
+
+
 class Report(Strict):
     """One job."""
 
@@ -137,6 +165,8 @@ class Report(Strict):
     """From submission to the end, by the clocks of who sent these two messages; 0 while the job runs."""
     trace_id: str
     """Of the one trace that the job has, 32 hexadecimal digits."""
+    engine: EngineReport | None = None
+    """Only of a job that ran here, and thought with vLLM."""
 
 
 class Listed(Strict):

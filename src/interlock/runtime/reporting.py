@@ -12,7 +12,7 @@ from typing import Self, TextIO
 from interlock.protocol.plan import task_id
 from interlock.protocol.state import Entry, JobState, Phase, StepState
 from interlock.runtime.lean import LeanFold
-from interlock.runtime.report import overview_of, task_report, unbegun_report
+from interlock.runtime.report import EngineReport, overview_of, task_report, unbegun_report
 
 __all__ = ["ReportWriter"]
 
@@ -60,9 +60,10 @@ class ReportWriter:
                 self._put(task.step, task.index or 0, task_report(self.state, task).model_dump_json(indent=2))
                 self._fold.forget()
 
-    def write(self, out: TextIO) -> None:
+    def write(self, out: TextIO, engine: EngineReport | None = None) -> None:
         """Write the report to ``out``, with a line end after it. Only for a job that has been submitted."""
-        before, _, after = overview_of(self.state, ()).model_dump_json(indent=2).partition(_TASKS)
+        overview = overview_of(self.state, ()).model_copy(update={"engine": engine})
+        before, _, after = overview.model_dump_json(indent=2).partition(_TASKS)
         out.write(before)
         separator = '\n  "tasks": ['
         for text in self._texts():

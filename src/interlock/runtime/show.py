@@ -15,6 +15,7 @@ from interlock.runtime.lean import SMALL, size_of
 from interlock.runtime.report import (
     EffectReport,
     EffectsReport,
+    EngineReport,
     Listed,
     Report,
     TaskReport,
@@ -26,6 +27,7 @@ from interlock.runtime.report import (
 __all__ = [
     "account",
     "one_line",
+    "print_engine",
     "print_jobs",
     "print_out",
     "print_report",
@@ -68,6 +70,16 @@ def print_state(state: JobState) -> None:
     missed = sorted(_missed(state), key=lambda task: (state.order.index(task.step), task.index or 0))
     report = overview_of(state, tuple(task_report(state, task) for task in missed[:_MISSED]))
     _print_both(report.result, account(report, tuple(_step_lines(state)), len(missed) - len(report.tasks)))
+
+
+def print_engine(engine: EngineReport) -> None:
+    """Print what an engine told of a job to standard error."""
+    cache = engine.prefix_cache
+    if cache.share is None:
+        return
+    with reader_may_leave(sys.stderr):
+        told = f"{cache.hits} of {cache.queries} prompt tokens"
+        print(f"{engine.name}: {cache.share:.0%} of the prompts from the prefix cache ({told})", file=sys.stderr)
 
 
 def _print_both(result: Json, told: str) -> None:

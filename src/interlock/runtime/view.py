@@ -52,6 +52,9 @@ class View(Protocol):
     def say(self, text: str) -> None:
         """Tell the person something that is not in the log, on a line of its own."""
 
+    def wait(self, text: str) -> None:
+        """Tell the person how far something is that is waited for; the next such line may take its place."""
+
 
 class PlainView:
     """One line for everything worth one: what was refused and why, what ended, and how far the steps are."""
@@ -75,6 +78,10 @@ class PlainView:
         with reader_may_leave(self._stream):
             print(one_line(text), file=self._stream, flush=True)
 
+    def wait(self, text: str) -> None:
+        """Print one line."""
+        self.say(text)
+
 
 class LiveView:
     """A table of the steps and the last events."""
@@ -82,6 +89,8 @@ class LiveView:
     def __init__(self) -> None:
         self._state = JobState()
         self._events: tuple[str, ...] = ()
+        self._waited = ""
+        """The last line, where another one may take its place."""
 
     def show(self, progress: Progress) -> None:
         """Keep the state and what is worth telling for the next drawing."""
@@ -92,6 +101,13 @@ class LiveView:
     def say(self, text: str) -> None:
         """Put a line among the events."""
         self._events = (*self._events, text)[-_EVENTS_SHOWN:]
+
+    def wait(self, text: str) -> None:
+        """Put a line among the events, in the place of the last one if that was of this kind."""
+        if self._waited and self._events[-1:] == (self._waited,):
+            self._events = self._events[:-1]
+        self.say(text)
+        self._waited = text
 
     def draw(self) -> "Table":
         """Return the table with the last events below. May be called from another thread."""

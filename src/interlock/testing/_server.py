@@ -107,9 +107,7 @@ class ScriptedServer:
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=64 * 1024 * 1024)
-        app.router.add_post("/v1/chat/completions", self._chat)
-        app.router.add_get("/v1/models", self._models)
-        app.router.add_get("/seen", self._counts)
+        self._serve(app.router)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", self._port, backlog=1024).start()
@@ -122,6 +120,12 @@ class ScriptedServer:
         self._stopping = True
         if self._runner is not None:
             await self._runner.cleanup()
+
+    def _serve(self, router: web.UrlDispatcher) -> None:
+        """Say what is served; a subclass may serve more."""
+        router.add_post("/v1/chat/completions", self._chat)
+        router.add_get("/v1/models", self._models)
+        router.add_get("/seen", self._counts)
 
     async def _models(self, request: web.Request) -> web.Response:
         self.model_lists += 1
