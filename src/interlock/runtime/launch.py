@@ -1,7 +1,6 @@
 """All that one job needs on one machine, for as long as it takes: broker, model engine, agent processes."""
 
 import logging
-import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -11,8 +10,6 @@ import anyio
 
 from interlock.agents.children import inner_teams, teams_of
 from interlock.agents.tools.secrets import Secrets
-from interlock.backends.engines import LOCAL_URL_ENV, MODEL_URL_ENV
-from interlock.backends.local import local_engine, local_environ
 from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Json, role_of
 from interlock.protocol.state import Entry, JobState
@@ -28,10 +25,11 @@ from interlock.runtime.credentials import parties_of
 from interlock.runtime.failures import first_error
 from interlock.runtime.item_sources import ItemSource
 from interlock.runtime.killswitch import GUARDS, Guard, Guardian
+from interlock.runtime.model_engines import Gauges, engines_for
 from interlock.runtime.place import Place, open_bus
 from interlock.runtime.results import write_results
 from interlock.runtime.sources import FrozenJob, store
-from interlock.runtime.staffing import models_used, process_configs, queues_of
+from interlock.runtime.staffing import process_configs, queues_of
 from interlock.runtime.supervisor import Supervisor, supervised
 from interlock.runtime.view import View
 
@@ -72,6 +70,8 @@ class Order:
     items: Mapping[str, ItemSource] = field(default_factory=dict[str, ItemSource])
     """As in ``FrozenJob``, and so are the ``lists``."""
     lists: Mapping[str, ItemSource] = field(default_factory=dict[str, ItemSource])
+    gauges: Gauges = field(default_factory=Gauges)
+    """What its engines tell of it, to be read when it is over."""
 
 
 class Interruption:
@@ -101,7 +101,7 @@ async def run_job(place: Place, order: Order, view: View, tracing: Tracing, inte
 
     :raises BrokerError: the broker cannot be started, or has no keys for the team's agents
     :raises BusError: the broker cannot be reached
-    :raises ModelError: the local engine cannot be started
+    :raises ModelError: an engine cannot be started
     :raises AgentProcessFailed: an agent process fails again and again
     :raises BodyTooLarge: team and inputs together are too much
     :raises JobKilled: a standing kill order forbids the job
@@ -116,8 +116,13 @@ async def run_job(place: Place, order: Order, view: View, tracing: Tracing, inte
                 bus, address = await stack.enter_async_context(open_bus(place, "client", parties))
                 guardian = Guardian(bus, team=order.team.team, job=job, guard=order.guard)
                 await guardian.check()
-                ground = _Ground(bus, address, _patience(place, order.guard))
-                return await _run(ground, order, view, tracing, job, guardian, interruption)
+                engines = engines_for([order.team], view.wait, interruption.trigger)
+                environment = await stack.enter_async_context(engines)
+                await order.gauges.begin(order.team, environment)
+                ground = _Ground(bus, address, _patience(place, order.guard), environment)
+                state = await _run(ground, order, view, tracing, job, guardian, interruption)
+                await order.gauges.end()
+                return state
         except Exception as error:  # noqa: BLE001 -- raised again once the job is closed
             cause = first_error(error)
             if bus is not None:
@@ -136,6 +141,8 @@ class _Ground:
     address: BrokerAddress
     patience: float
     """Seconds that the broker waits for an agent that says nothing."""
+    environment: Mapping[str, str]
+    """For the agents' processes, which find their engines by it."""
 
 
 def _patience(place: Place, guard: Guard) -> float:
@@ -171,7 +178,8 @@ async def _run(
             stored=given.stored,
         )
     state = JobState()
-    async with _engine(order.team, view) as environment, _queues(ground, order.team, job) as lane:
+    environment = ground.environment
+    async with _queues(ground, order.team, job) as lane:
         configs = process_configs(
             order.team, bus.ns, address, job=job, workers=order.workers, toolkit=order.toolkit, lane=lane
         )
@@ -241,15 +249,3 @@ async def _close_killed(bus: Bus, tracing: Tracing, job: str, view: View, reason
     if state.closed is not None:
         view.show(Progress((Entry(state.head, state.closed),), state))
     return state
-
-
-@asynccontextmanager
-async def _engine(team: Team, view: View) -> AsyncIterator[Mapping[str, str]]:
-    """Start the local engine if an agent thinks with it; yield the environment for the agent processes."""
-    wanted = {settings.engine for _, settings in models_used(team)}
-    if "local" not in wanted or os.environ.get(MODEL_URL_ENV) or os.environ.get(LOCAL_URL_ENV):
-        yield os.environ
-        return
-    view.say("starting the local model")
-    async with local_engine() as endpoint:
-        yield {**os.environ, **local_environ(endpoint)}
