@@ -12,6 +12,7 @@ from typing import Literal
 import anyio
 from pydantic import AwareDatetime, ConfigDict, Field, ValidationError
 
+from interlock.agents.children import Home
 from interlock.protocol.base import Name, Strict
 from interlock.protocol.team import Team
 from interlock.protocol.tools import ToolSpec
@@ -80,6 +81,8 @@ class PublishedTeam(Strict):
     """The tools that its plan uses, as they were then."""
     base: str = "/"
     """The folder of the team file, absolute, on the machine that brought it up."""
+    inner: dict[Name, Home] = Field(default_factory=dict[Name, Home])
+    """The tools of the teams within it, at any depth."""
     patience: float = ACK_WAIT
     """Seconds after which its queues hand on a message whose holder says nothing."""
     at: AwareDatetime
@@ -87,7 +90,8 @@ class PublishedTeam(Strict):
     @property
     def toolkit(self) -> Toolkit:
         """Its tools, in the form that configurations of processes are made of."""
-        return Toolkit(self.catalogue, self.base)
+        inner = {name: Toolkit(home.tools, home.base) for name, home in self.inner.items()}
+        return Toolkit(self.catalogue, self.base, inner)
 
 
 class Announcement:
@@ -187,7 +191,12 @@ class Presence:
         :raises BusError: the broker is out of reach, or does not let these credentials
         """
         published = PublishedTeam(
-            team=team, catalogue=toolkit.catalogue, base=toolkit.base, patience=patience, at=datetime.now(UTC)
+            team=team,
+            catalogue=toolkit.catalogue,
+            base=toolkit.base,
+            inner={name: one.home for name, one in toolkit.inner.items()},
+            patience=patience,
+            at=datetime.now(UTC),
         )
         await self._state.put(f"team.{team.team}", published.model_dump_json(exclude_defaults=True).encode())
 

@@ -13,7 +13,7 @@ from interlock.observability.tracing import Tracing
 from interlock.protocol.messages import JobSubmitted
 from interlock.protocol.state import JobState
 from interlock.protocol.subjects import submitted_subject
-from interlock.protocol.team import Team
+from interlock.protocol.team import Agent, Team
 from interlock.runtime.broker import running_broker
 from interlock.runtime.bus import Bus
 from interlock.runtime.client import JobNotFound, new_job_id, read_job, submit, watch
@@ -193,7 +193,7 @@ def _differences(team: Team, published: PublishedTeam | None) -> list[str]:
     differing = [
         what
         for what, same in {
-            "agents": up.agents == team.agents,
+            "agents": _bare(up) == _bare(team),
             "model": up.model == team.model,
             "tools": up.tools == team.tools,
         }.items()
@@ -202,6 +202,11 @@ def _differences(team: Team, published: PublishedTeam | None) -> list[str]:
     if not differing:
         return []
     return [f"team {team.team} is up with other {' and '.join(differing)} than in this file: bring it up anew"]
+
+
+def _bare(team: Team) -> dict[str, Agent]:
+    """Return the agents without the teams that they are, which a job holds with the content of their files."""
+    return {name: agent.model_copy(update={"team": None}) for name, agent in team.agents.items()}
 
 
 async def _read(place: Place, job: str) -> JobState:

@@ -12,14 +12,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from interlock.agents.children import inner_teams
 from interlock.protocol import criteria, permissions, principles, team
 from interlock.protocol.team import Team
+from interlock.runtime.config import Toolkit
 from interlock.runtime.team_checks import check_team
 from interlock.runtime.team_nesting import Nesting, Reading
 from interlock.runtime.team_shape import read_shape
 from interlock.runtime.yaml_positions import Position, Problem, YamlInvalid, parse_yaml, read_text
 
-__all__ = ["LoadedTeam", "TeamFileInvalid", "load_team", "parse_team", "team_json_schema"]
+__all__ = ["LoadedTeam", "TeamFileInvalid", "known_team", "load_team", "parse_team", "team_json_schema"]
 
 
 class TeamFileInvalid(ValueError):
@@ -92,6 +94,12 @@ def _parse(text: str, path: Path, reading: Reading[LoadedTeam]) -> LoadedTeam:
     if problems or elsewhere:
         raise TeamFileInvalid(dict.fromkeys((*_invalid(path, problems).problems, *elsewhere)))
     return LoadedTeam(nesting.team, path, checked.needs, checked.result_steps, checked.inputs_used, nesting.inner)
+
+
+def known_team(team: Team, toolkit: Toolkit, inputs_used: frozenset[str] = frozenset()) -> LoadedTeam:
+    """Return a team that was loaded before, on this machine or another, with the folders that its files were in."""
+    inner = {name: known_team(one, toolkit.of(one.team)) for name, one in inner_teams(team)}
+    return LoadedTeam(team, Path(toolkit.base) / "team.yaml", {}, (), inputs_used, inner)
 
 
 def team_json_schema() -> dict[str, Any]:

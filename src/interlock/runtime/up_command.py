@@ -146,8 +146,7 @@ def _crews(paths: Sequence[Path]) -> tuple[Crew, ...]:
             raise TeamTwice(loaded.team.team)
         toolkit = toolkit_of(loaded)
         crews[loaded.team.team] = Crew(loaded.team, toolkit)
-        for one in teams_of(loaded.team)[1:]:
-            inner.append(Crew(one, toolkit.of(one.team)))
+        inner += (Crew(one, toolkit.of(one.team)) for one in teams_of(loaded.team)[1:])
     for crew in inner:
         if crews.setdefault(crew.team.team, crew).team != crew.team:
             raise TeamTwice(crew.team.team)
@@ -228,8 +227,7 @@ def _published_crews(published: dict[str, PublishedTeam], wanted: Sequence[Role]
             raise TeamNotUp(name, sorted(published))
     if not names and "manager" not in wanted:
         raise TeamNotUp("", ())
-    toolkits = {name: one.toolkit for name, one in published.items()}
-    crews = tuple(Crew(published[name].team, replace(toolkits[name], inner=toolkits)) for name in names)
+    crews = tuple(Crew(published[name].team, published[name].toolkit) for name in names)
     _check_models(crew.team for crew in crews)
     return crews
 
