@@ -26,6 +26,8 @@ from interlock.backends.errors import (
     ModelKeyInvalid,
     ModelNotConfigured,
     ModelUrlInvalid,
+    VllmMissing,
+    VllmNotRunning,
 )
 from interlock.observability.logging import configure_logging
 from interlock.observability.tracing import Tracing
@@ -46,8 +48,8 @@ from interlock.runtime.killswitch import JobKilled, describe_order
 from interlock.runtime.launch import Interruption, JobInterrupted, Order, run_job
 from interlock.runtime.lean import SMALL, size_of
 from interlock.runtime.place import Place, open_log
-from interlock.runtime.report import Listed, listed_of, report_of
-from interlock.runtime.show import print_jobs, print_out, print_state, reader_may_leave
+from interlock.runtime.report import EngineReport, Listed, listed_of, report_of
+from interlock.runtime.show import print_engine, print_jobs, print_out, print_state, reader_may_leave
 from interlock.runtime.source_errors import SourceError
 from interlock.runtime.sources import freeze, parse_inputs
 from interlock.runtime.staffing import models_used, tool_names
@@ -177,7 +179,7 @@ def _run(options: argparse.Namespace) -> int:
         state = anyio.run(_run_until_told, place_of(options), order, tracing, backend_options={"use_uvloop": True})
     finally:
         tracing.shutdown(_FLUSH)
-    return tell(options, state)
+    return tell(options, state, engine=order.gauges.report())
 
 
 def writable(path: Path | None) -> Path | None:
@@ -199,9 +201,13 @@ def toolkit_of(loaded: LoadedTeam) -> Toolkit:
     :raises ToolSetupError: they cannot be had as the team file says
     """
     base = loaded.path.resolve().parent
+    inner: dict[str, Toolkit] = {}
+    for one in loaded.inner.values():
+        found_within = toolkit_of(one)
+        inner |= {one.team.team: found_within, **found_within.inner}
     wanted = sorted(tool_names(loaded.team))
     if not wanted:
-        return Toolkit(base=str(base))
+        return Toolkit(base=str(base), inner=inner)
     from interlock.agents.tools.catalogue import discover  # noqa: PLC0415 -- teams without tools do without
     from interlock.agents.tools.secrets import Secrets  # noqa: PLC0415
 
@@ -209,7 +215,7 @@ def toolkit_of(loaded: LoadedTeam) -> Toolkit:
     for name in wanted:
         if name not in found:
             raise ToolMissing(name, found)
-    return Toolkit(tuple(found[name] for name in wanted), str(base))
+    return Toolkit(tuple(found[name] for name in wanted), str(base), inner)
 
 
 def model_problem(team: Team) -> ModelError | None:
@@ -223,8 +229,22 @@ def model_problem(team: Team) -> ModelError | None:
                 reached.add(endpoint.url)
         except LocalEngineNotRunning:
             continue  # it will be started
+        except VllmNotRunning:
+            if (missing := _vllm_problem()) is not None:
+                return missing
         except ModelError as error:
             return error
+    return None
+
+
+def _vllm_problem() -> ModelError | None:
+    """Return why no vLLM server can be started here, as far as that can be told without trying."""
+    from interlock.backends.vllm_command import find_vllm  # noqa: PLC0415 -- few teams have it
+
+    try:
+        find_vllm()
+    except VllmMissing as error:
+        return error
     return None
 
 
@@ -407,23 +427,28 @@ def place_of(options: argparse.Namespace) -> Place:
     return Place(options.state, nats, durable, log_bytes, getattr(options, "replicas", None))
 
 
-def tell(options: argparse.Namespace, state: JobState, named: str | None = None) -> int:
+def tell(
+    options: argparse.Namespace, state: JobState, named: str | None = None, engine: EngineReport | None = None
+) -> int:
     """Print what became of a job as ``--json`` says and return its exit status; the state may be a lean one.
 
-    ``named`` is how a person called it where that may be the file of its archive.
+    ``named`` is how a person called it where that may be the file of its archive; ``engine`` what its engine told of
+    it, where it ran here.
 
     :raises BusError: the report is too long for what the state holds, and the log out of reach
     """
     if not options.json:
         print_state(state)
+        if engine is not None:
+            print_engine(engine)
     elif size_of(state) <= SMALL:
-        print_out(report_of(state).model_dump_json(indent=2))
+        print_out(report_of(state).model_copy(update={"engine": engine}).model_dump_json(indent=2))
     elif state.submitted is not None:
-        anyio.run(_print_report, place_of(options), named or state.submitted.job)
+        anyio.run(_print_report, place_of(options), named or state.submitted.job, engine)
     return EXIT_OF_STATUS[state.closed.status if state.closed else "running"]
 
 
-async def _print_report(place: Place, job: str) -> None:
+async def _print_report(place: Place, job: str, engine: EngineReport | None) -> None:
     from interlock.runtime.replaying import open_source  # noqa: PLC0415 -- only large jobs need it
     from interlock.runtime.reporting import ReportWriter  # noqa: PLC0415
 
@@ -432,7 +457,7 @@ async def _print_report(place: Place, job: str) -> None:
             async for entries in batches:
                 writer.take(entries)
         with reader_may_leave(sys.stdout):
-            writer.write(sys.stdout)
+            writer.write(sys.stdout, engine)
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
