@@ -218,6 +218,8 @@ def _from_value(name: str, kind: InputType | None, value: Json) -> _Value:
 def _complete(loaded: LoadedTeam, values: Mapping[str, _Value], reader: "_Reader", home: Path) -> Mapping[str, _Value]:
     """Return the values with defaults, in the order of the team's inputs."""
     declared = loaded.team.inputs
+    if not declared and not loaded.team.plan:
+        return values  # a plan that is yet to be made can name any of them
     if not declared:
         for name in values:
             if name not in loaded.inputs_used:

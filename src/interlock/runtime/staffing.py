@@ -8,6 +8,7 @@ from typing import Literal
 from interlock.agents.children import Home, teams_of
 from interlock.agents.grants import uses_of
 from interlock.agents.manager import verifier_of
+from interlock.agents.planning import manager_of, plans_by_itself
 from interlock.backends.capabilities import CAPABILITIES
 from interlock.backends.engines import MODEL_URL_ENV
 from interlock.protocol.base import Role, role_of
@@ -141,14 +142,16 @@ def _tool_setup(team: Team, agent: str, toolkit: Toolkit) -> ToolSetup | None:
 
 
 def tool_names(team: Team, agent: str | None = None) -> frozenset[str]:
-    """Return the tools that the plan gives to ``agent``, or to any."""
-    uses = (
+    """Return the tools that the plan gives to ``agent``, or to any; where it is yet to be made, those it may give."""
+    uses = [
         use
         for step in team.plan
         for name in _workers_of(step)
         if agent is None or name == agent
         for use in uses_of(step, team.agents[name])
-    )
+    ]
+    if plans_by_itself(team):
+        uses += [use for name, one in team.agents.items() if agent is None or name == agent for use in one.tools]
     return frozenset(use.tool if isinstance(use, PinnedTool) else use for use in uses)
 
 
@@ -157,18 +160,24 @@ def _workers_of(step: Step) -> list[str]:
 
 
 def models_used(team: Team) -> list[tuple[str, ModelSettings]]:
-    """Return the agents that think in a job of ``team``, or of a team within it, with the model of each."""
-    return [(name, _settings(one, name)) for one in teams_of(team) for name in _agents_used(one) if _thinks(one, name)]
+    """Return the agents that think in a job of ``team``, or of a team within it, with the model of each.
+
+    The manager is one of them where it may have to plan, also one that is no agent of the team file.
+    """
+    used = [(name, _settings(one, name)) for one in teams_of(team) for name in _agents_used(one) if _thinks(one, name)]
+    return [*(manager_of(one) for one in teams_of(team) if plans_by_itself(one)), *used]
 
 
 def _agents_used(team: Team) -> list[str]:
-    """Return the workers and verifiers that the plan names, in its order."""
+    """Return the workers and verifiers that the plan names, in its order; where it is yet to be made, all of them."""
     names: dict[str, None] = {}
     for step in team.plan:
         names[step.agent] = None
         if isinstance(step.on_failure, Handover):
             names[step.on_failure.agent] = None
         names[verifier_of(team, step)] = None
+    if plans_by_itself(team):
+        names |= dict.fromkeys(name for name, agent in team.agents.items() if agent.kind != "manager")
     return list(names)
 
 
@@ -176,12 +185,16 @@ def _thinks(team: Team, name: str) -> bool:
     """Whether an agent needs a model: a worker does, a verifier only as a judge."""
     if team.agents[name].kind == "worker":
         return True
+    if plans_by_itself(team) and team.agents[name].kind == "verifier":
+        return True  # whether anything is to be judged shows later
     judged = [step for step in team.plan if verifier_of(team, step) == name]
     return any(isinstance(criterion, JudgeCriterion) for step in judged for criterion in step.verify.criteria)
 
 
 def _most_at_once(team: Team, worker: str) -> int:
     """Return how many tasks an agent can have at once; a list that is stored or made later may be of any length."""
+    if plans_by_itself(team):
+        return team.limits.parallel
     tasks = 0
     for step in team.plan:
         takes_over = isinstance(step.on_failure, Handover) and step.on_failure.agent == worker
