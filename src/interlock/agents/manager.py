@@ -20,7 +20,7 @@ from interlock.agents.scopes import NotAList, Scopes
 from interlock.agents.shelf import NOTHING, NOTHING_BROUGHT, NotBrought, Shelf, Wanted
 from interlock.agents.templates import TemplateError, render
 from interlock.protocol.base import Json, role_of
-from interlock.protocol.budgets import allowances_of
+from interlock.protocol.budgets import allowances_of, seconds_for
 from interlock.protocol.commands import (
     AcceptPlan,
     AnswerByDefault,
@@ -274,6 +274,7 @@ class Planner:
     def _assigned(self, state: JobState, command: Assign, stamp: Stamp, shelf: Shelf) -> TaskAssigned:
         step = command.step
         scope = self._scopes.of_task(state, step, command.index, shelf)
+        grant = grant_of(self._submitted, state, step, command.agent, scope, self._labels)
         return self._envelope(
             TaskAssigned,
             stamp,
@@ -290,7 +291,7 @@ class Planner:
             instruction=render(step.do, scope),
             output_schema=output_schema(step),
             criteria=tuple(_filled(criterion, scope) for criterion in step.verify.criteria),
-            grant=grant_of(self._submitted, state, step, command.agent, scope, self._labels),
+            grant=grant.model_copy(update={"seconds": seconds_for(state, step, stamp.at)}),
             inputs={name: evaluated(value, scope) for name, value in step.inputs.items()},
             feedback=command.feedback,
             earlier=command.earlier,

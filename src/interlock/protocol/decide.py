@@ -5,11 +5,12 @@ broker and harms nothing. Carrying the commands out and folding what came of it,
 drives a job to its end.
 """
 
-from collections.abc import Iterator
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from itertools import islice
 from typing import TypedDict
 
+from interlock.protocol.budgets import later, overdue, spent_steps, step_deadlines
 from interlock.protocol.commands import (
     NO,
     AcceptPlan,
@@ -20,8 +21,8 @@ from interlock.protocol.commands import (
     Command,
     ExpandStep,
 )
-from interlock.protocol.deciding_plans import decide_plan, needs_another_plan
-from interlock.protocol.messages import AttemptSummary, Feedback, JobStatus
+from interlock.protocol.deciding_plans import decide_plan, direct_answer, needs_another_plan
+from interlock.protocol.messages import AttemptSummary, Feedback, JobStatus, TaskOutcome
 from interlock.protocol.plan import task_id
 from interlock.protocol.state import Attempt, JobState, Phase, StepState, TaskState
 from interlock.protocol.team import Handover, Step
@@ -53,18 +54,26 @@ def decide(
     """
     if state.submitted is None or state.closed is not None:
         return ()
-    stop = killed or exhausted(state, now)
+    stop = killed or _out_of_time(state, now)
     if stop:
         return _stop(state, stop, killed=killed is not None)
     if state.rejected is not None:
         return _stop(state, f"the plan is rejected: {'; '.join(state.rejected.reasons)}", killed=False)
+    if (answer := direct_answer(state)) is not None:  # whatever it cost, it is paid for
+        return (answer,)
+    if short := _out_of_budget(state):
+        return _wind_up(state, short)
     if not state.version:
         made = state.submitted.team.plan
         return (AcceptPlan(state.head),) if made else decide_plan(state, now, CloseJob(state.head, "failed"))
-    answered = tuple(_answer(state, state.tasks[task]) for task in sorted(state.waiting))
+    over = spent_steps(state, now)
+    waiting = (state.tasks[name] for name in sorted(state.waiting))
+    answered = tuple(_answer(state, task) for task in waiting if task.step not in over)
     expansion = next(_expansions(state), None)
-    started = tuple(islice(_first_assignments(state), _room(state, window)))
+    beginning = (one for one in _first_assignments(state) if one.step.step not in over)
+    started = tuple(islice(beginning, _room(state, window)))
     following = (
+        *_ends_of_steps(state, over, now),
         *answered,
         *_overdue(state, now),
         *((expansion,) if expansion else ()),
@@ -78,14 +87,18 @@ def deadline_of(state: JobState) -> datetime | None:
     """Return when the job must be over, or None."""
     if state.submitted is None:
         return None
-    bounds = [state.submitted.deadline, _after(state.submitted.at, state.submitted.budget.seconds)]
+    bounds = [state.submitted.deadline, later(state.submitted.at, state.submitted.budget.seconds)]
     return min((bound for bound in bounds if bound is not None), default=None)
 
 
 def wakes_at(state: JobState) -> datetime | None:
     """Return when the passing of time alone gives the manager something to decide, or None."""
     questions = (state.question, *(state.tasks[task].question for task in state.asking))
-    bounds = [deadline_of(state), *(one.asked.expires for one in questions if one and one.answer is None)]
+    bounds = [
+        deadline_of(state),
+        *step_deadlines(state),
+        *(one.asked.expires for one in questions if one and one.answer is None),
+    ]
     return min((bound for bound in bounds if bound is not None), default=None)
 
 
@@ -97,13 +110,6 @@ def _overdue(state: JobState, now: datetime) -> Iterator[AnswerByDefault]:
         if asked is not None and asked.expires is not None and asked.expires <= now:
             answer = NO if asked.default is None else asked.default
             yield AnswerByDefault(name, task.current.number, task.head, asked.question, answer)
-
-
-def _after(start: datetime, seconds: float | None) -> datetime | None:
-    try:
-        return start + timedelta(seconds=seconds) if seconds else None
-    except OverflowError:  # later than a calendar reaches is never
-        return None
 
 
 def repetition(task: TaskState) -> str:
@@ -124,12 +130,20 @@ def _objections_key(attempt: Attempt) -> tuple[tuple[str, str], ...]:
 
 def exhausted(state: JobState, now: datetime) -> str:
     """Return which bound of the job is used up, or an empty string."""
+    return _out_of_time(state, now) or _out_of_budget(state)
+
+
+def _out_of_time(state: JobState, now: datetime) -> str:
+    deadline = deadline_of(state)
+    if deadline is None or now < deadline:
+        return ""
+    return f"out of time: the job had to be over by {deadline.isoformat(timespec='seconds')}"
+
+
+def _out_of_budget(state: JobState) -> str:
     if state.submitted is None:
         return ""
     budget, used = state.submitted.budget, state.usage
-    deadline = deadline_of(state)
-    if deadline is not None and now >= deadline:
-        return f"out of time: the job had to be over by {deadline.isoformat(timespec='seconds')}"
     tokens = used.prompt_tokens + used.completion_tokens
     if budget.tokens is not None and tokens >= budget.tokens:
         return f"out of budget: {tokens} of {budget.tokens} tokens are used"
@@ -156,6 +170,35 @@ def _stop(state: JobState, reason: str, *, killed: bool) -> tuple[Command, ...]:
     return (CloseJob(state.head, "killed" if killed else _status(state), reason),)
 
 
+def _wind_up(state: JobState, reason: str) -> tuple[Command, ...]:
+    """Begin nothing more, wait for the attempts under way, which are paid for, and then close the job."""
+    ends = (*_ends(state, None, "cancelled", reason), *(_accept(task) for task in state.open_tasks() if _passed(task)))
+    if ends or state.open:
+        return ends
+    status = _status(state)
+    return (CloseJob(state.head, status, "" if status == "succeeded" else reason),)
+
+
+def _ends_of_steps(state: JobState, over: Mapping[str, str], now: datetime) -> Iterator[CloseTask]:
+    """Yield the ends of all tasks of the steps that are over; where it is only the budget, what is paid for goes on."""
+    for name, reason in over.items():
+        passed = (task for task in state.open_tasks() if task.step == name and _passed(task))
+        yield from (_accept(task) for task in passed)
+        yield from _ends(state, name, "failed", reason, at_once=bool(overdue(state.steps[name], now)))
+
+
+def _ends(
+    state: JobState, step: str | None, outcome: TaskOutcome, reason: str, *, at_once: bool = False
+) -> Iterator[CloseTask]:
+    """Yield the ends of tasks, of all steps or one, that did not pass; without ``at_once`` not of those at work."""
+    for task in state.open_tasks():
+        at_work = task.phase in {Phase.ASSIGNED, Phase.RESULT} and task.id not in state.waiting
+        if step in {None, task.step} and not _passed(task) and (at_once or not at_work):
+            yield CloseTask(task.id, task.current.number, task.head, outcome, reason=reason)
+    for name, made, head in _unbegun(state, step):
+        yield CloseTask(name, made, head, outcome, reason=reason)
+
+
 def _passed(task: TaskState) -> bool:
     verdict = task.current.verdict
     return task.phase is Phase.VERDICT and verdict is not None and verdict.verdict == "pass"
@@ -165,12 +208,12 @@ def _accept(task: TaskState) -> CloseTask:
     return CloseTask(task.id, task.current.number, task.head, "accepted", stands=task.current.number)
 
 
-def _unbegun(state: JobState) -> Iterator[tuple[str, int, int]]:
+def _unbegun(state: JobState, only: str | None = None) -> Iterator[tuple[str, int, int]]:
     """Yield the tasks that were never assigned or were put back, with their last attempt and their chain's head."""
     for known in state.tasks.values():
-        if known.phase is Phase.RETRIED:
+        if known.phase is Phase.RETRIED and only in {None, known.step}:
             yield known.id, len(known.attempts), known.head
-    for name in state.order:
+    for name in state.order if only is None else (only,):
         step = state.steps[name]
         indices = [None] if step.spec.for_each is None else range(step.next_index, step.size or 0)
         for index in indices:

@@ -172,8 +172,7 @@ class Bounds(Strict):
 
 
 class Allowance(Strict):
-    """What a job, or a step of it, may use up together with all jobs below it. It is counted at the broker before each
-    request to a model."""
+    """What a job, or a step of it, may use up, all jobs below it included: counted before each request to a model."""
 
     job: Token
     step: Name | None = None

@@ -210,6 +210,10 @@ class StepState:
     """Attempts beyond the first of each task."""
     blocked: str = ""
     """Why the step cannot run at all."""
+    began: datetime | None = None
+    """When its first task was assigned: what its seconds count from."""
+    spent: str = ""
+    """Which budget ran out so that nobody can ask a model for this step any more, in words; empty: none."""
     since: int = 1
     """The version of the plan that the step came with."""
 

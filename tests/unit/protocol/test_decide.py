@@ -235,14 +235,18 @@ def test_a_job_of_an_empty_list_alone_succeeds() -> None:
     ],
 )
 def test_a_job_ends_when_its_budget_is_used_up(budget: Budget, usage: Usage, reason: str) -> None:
-    """What is open or has not begun is cancelled with the reason, what passed stands, and the job is partial."""
+    """Nothing more is begun, what is at work and paid for may end, what passed stands, and the job is partial."""
     story = Story((step("s", items=True),), {"s": 4}, parallel=2, budget=budget).go_on()
     story.attempt("s:0", "pass")
     story.result("s:1", usage=usage)
     story.verdict("s:1", "pass")
     story.go_on()
+    assert [task.outcome for task in story.state.tasks_of("s")] == ["accepted", "accepted", None, "cancelled"]
+    assert story.state.closed is None
+    story.attempt("s:2", "fail")
+    story.go_on()
     assert [task.outcome for task in story.state.tasks_of("s")] == ["accepted", "accepted", "cancelled", "cancelled"]
-    assert reason in story.task("s:2").reason
+    assert reason in story.task("s:2").reason, "it is not tried again"
     assert reason in story.task("s:3").reason, "a task that never began says why, too"
     assert closed(story).status == "partial"
 
