@@ -9,7 +9,7 @@ from interlock.protocol.messages import JOB_TASK
 from interlock.protocol.planning import is_approved, is_declined
 from interlock.protocol.state import JobState, StepState, TaskState
 
-__all__ = ["decide_plan", "needs_another_plan"]
+__all__ = ["decide_plan", "direct_answer", "needs_another_plan"]
 
 _TOLD_TASKS = 5
 """The most failed tasks of a step that are told of when a new version is asked for."""
@@ -32,6 +32,14 @@ def needs_another_plan(state: JobState, ending: CloseJob) -> bool:
     return not team.plan or any(step.spec.on_failure == "replan" for step in failed)
 
 
+def direct_answer(state: JobState) -> CloseJob | None:
+    """Return the end of a job whose manager has answered without a plan; None where it has not."""
+    proposal = state.proposed
+    if proposal is None or state.version or proposal.unreadable or proposal.makes != "answer":
+        return None
+    return CloseJob(state.head, "succeeded", answer=proposal.text)
+
+
 def decide_plan(state: JobState, now: datetime, ending: CloseJob) -> tuple[Command, ...]:
     """Return the next step on the way to a plan; ``ending`` is how the job ends where none comes about.
 
@@ -48,8 +56,6 @@ def decide_plan(state: JobState, now: datetime, ending: CloseJob) -> tuple[Comma
             return (_without_plan(ending, f"no plan came of {state.tries} tries; the last was rejected: {reasons}"),)
         return (_propose(state),)
     if not proposal.unreadable:
-        if proposal.makes == "answer" and not state.version:
-            return (CloseJob(state.head, "succeeded", answer=proposal.text),)
         if proposal.makes == "refusal":
             return (_without_plan(ending, proposal.text or "the manager found no way to do it"),)
         if is_declined(state):

@@ -11,7 +11,7 @@ from interlock.agents.manager import Planner, Stamp
 from interlock.agents.shelf import Outputs, Shelf, Wanted
 from interlock.protocol.base import Json
 from interlock.protocol.codec import decode, encode
-from interlock.protocol.commands import Command, ExpandStep
+from interlock.protocol.commands import Command, ExpandStep, Propose, Written
 from interlock.protocol.items import Chunk, StoredItems
 from interlock.protocol.machine import evolve, settle
 from interlock.protocol.messages import Envelope, JobClosed, JobSubmitted, Message, TaskClosed
@@ -105,9 +105,10 @@ class Managed(Story):
 
     def message(self, command: Command) -> Message:
         """Return what the planner makes of ``command``, given what it wants."""
+        assert not isinstance(command, Propose), "that is for the manager's model"
         return self.planner.message(self.state, command, Stamp(f"m{len(self.log)}", self.now), self.shelf(command))
 
-    def shelf(self, command: Command) -> Shelf:
+    def shelf(self, command: Written) -> Shelf:
         """Return what the planner wants for ``command``."""
         wanted = self.planner.wants(self.state, command)
         self.asked.append(wanted)

@@ -1,105 +1,125 @@
-"""A team that plans by itself, its tools, and proposals for it, for tests of planning."""
+"""A job whose team file has no plan, or one that may be made anew: what its manager's model comes to is told here."""
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from interlock.agents.plan_problems import plan_problems
-from interlock.agents.planning_reading import read_proposal
-from interlock.protocol.base import Json, canonical_json
-from interlock.protocol.control import NO_POLICY, Policy
-from interlock.protocol.messages import JobSubmitted
-from interlock.protocol.team import Step, Team
-from interlock.protocol.tools import ToolSpec
+from tests.unit.agents.managed import Managed
+from tests.unit.protocol.story import NOW
 
-__all__ = ["CATALOGUE", "job", "problems", "proposal", "step", "steps_of", "team"]
-
-
-def _parameters(**properties: Json) -> dict[str, Json]:
-    return {"type": "object", "properties": properties, "additionalProperties": False}
-
-
-CATALOGUE = (
-    ToolSpec(name="box.look", effect="read", outside=False, description="Look at one thing.", parameters=_parameters()),
-    ToolSpec(
-        name="box.send",
-        effect="once",
-        description="Send a text to somebody.",
-        parameters=_parameters(to={"type": "string"}, times={"type": "integer"}),
-        destinations=("to",),
-        primary="to",
-    ),
-    ToolSpec(name="box.burn", effect="irreversible", parameters=_parameters(what={"type": "string"})),
+from interlock.agents.manager import Planner, Stamp
+from interlock.agents.proposer import ProposalOutcome
+from interlock.protocol.commands import Command, Propose
+from interlock.protocol.messages import (
+    Envelope,
+    JobSubmitted,
+    PlanProposed,
+    PlanRejected,
+    QuestionAnswered,
+    QuestionAsked,
 )
+from interlock.protocol.team import Step, Team
+
+__all__ = ["Planned", "plan_step", "planned"]
+
+_Kind = TypeVar("_Kind", bound=Envelope)
+
+_AGENTS = {
+    "w": {"kind": "worker"},
+    "v": {"kind": "verifier"},
+    "boss": {"kind": "manager"},
+}
 
 
-def team(**changes: Any) -> Team:
-    """Return a team with two workers, a verifier, inputs and tools, and no plan."""
-    return Team.model_validate(
+def plan_step(name: str, do: str = "x", **more: Any) -> Step:
+    """Return a step as the model proposes it."""
+    return Step.model_validate(
         {
-            "interlock": 1,
-            "team": "office",
-            "agents": {
-                "boss": {"kind": "manager", "prompt": "You run a small office."},
-                "reader": {"kind": "worker", "description": "Reads and sums up documents", "tools": ["box.look"]},
-                "clerk": {
-                    "kind": "worker",
-                    "description": "Sends letters",
-                    "tools": [{"tool": "box.send", "pin": {"to": "ann"}}, "box.burn"],
-                },
-                "checker": {"kind": "verifier", "description": "Checks everything"},
-            },
-            "inputs": {
-                "documents": {"type": "files", "required": False, "description": "What is to be read"},
-                "tone": {"type": "string", "default": "plain"},
-            },
-            "permissions": {"allow": ["box.*"], "deny": ["box.send(eve)"]},
-            "principles": ["never irreversible effects"],
+            "step": name,
+            "agent": "w",
+            "do": do,
+            "attempts": 1,
+            "verify": {"by": "v", "criteria": [{"check": "words", "max": 9}]},
+            **more,
         }
-        | changes
     )
 
 
-def job(goal: str = "Sum it up", *, inputs: Mapping[str, Any] | None = None, **changes: Any) -> JobSubmitted:
-    """Return a job of such a team; ``team`` among the changes is another one."""
-    fields: dict[str, Any] = {"team": team(), "tools": CATALOGUE, "base": "/srv/team", **changes}
-    given: dict[str, Any] = {"documents": [{"path": "a", "name": "a", "text": "t"}], "tone": "plain"}
-    at = datetime(2026, 1, 1, tzinfo=UTC)
-    return JobSubmitted(
-        id="m1", ns="test", job="j1", at=at, goal=goal, inputs=given if inputs is None else dict(inputs), **fields
-    )
+@dataclass
+class Planned(Managed):
+    """Such a job. ``wanted`` is what the model is to be asked for now."""
+
+    limits: dict[str, int] = field(default_factory=dict)
+    approve: bool = False
+    wanted: Propose | None = None
+
+    def __post_init__(self) -> None:
+        self.team = Team.model_validate(
+            {
+                "interlock": 1,
+                "team": "t",
+                "agents": _AGENTS,
+                "inputs": {"list": {"type": "array"}, "lines": {"type": "string"}} if self.inputs else {},
+                "plan": list(self.plan),
+                "limits": {"parallel": 8, **self.limits},
+            }
+        )
+        submitted = JobSubmitted(
+            id="m0",
+            ns="n",
+            job="j",
+            at=NOW,
+            team=self.team,
+            goal="g",
+            inputs=self.inputs,
+            budget=self.budget,
+            deadline=self.deadline,
+            approve_plan=self.approve,
+        )
+        self.planner = Planner(submitted)
+        self.tell(submitted)
+
+    def decide(self) -> tuple[Command, ...]:
+        """Return what a manager would do now besides asking its model."""
+        commands = super().decide()
+        self.wanted = next((one for one in commands if isinstance(one, Propose)), None)
+        return tuple(one for one in commands if not isinstance(one, Propose))
+
+    def propose(self, *steps: Step, **outcome: Any) -> None:
+        """Let the model come to a plan of ``steps``, or to what ``outcome`` says, and the manager go on from there."""
+        self.tell(self.proposal(*steps, **outcome))
+        self.go_on()
+
+    def proposal(self, *steps: Step, **outcome: Any) -> PlanProposed:
+        """Return the message of that."""
+        assert self.wanted is not None, "nothing is to be proposed"
+        stamp = Stamp(f"m{len(self.log)}", self.now)
+        return self.planner.proposal(self.wanted, ProposalOutcome(steps=steps, **outcome), stamp)
+
+    def reply(self, answer: str, note: str = "", *, question: str | None = None) -> None:
+        """Let a person answer what the manager asks."""
+        asked = self.asked_now.question if question is None else question
+        common: dict[str, Any] = {"id": f"m{len(self.log)}", "ns": "n", "job": "j", "at": self.now}
+        self.tell(QuestionAnswered(**common, answers=self.state.head, question=asked, answer=answer, note=note))
+        self.go_on()
+
+    @property
+    def asked_now(self) -> QuestionAsked:
+        """The question that the job waits with."""
+        assert self.state.question is not None, "nothing is asked"
+        return self.state.question.asked
+
+    @property
+    def rejected(self) -> list[tuple[str, ...]]:
+        """The reasons of all rejections in the log."""
+        return [one.message.reasons for one in self.log if isinstance(one.message, PlanRejected)]
+
+    def last(self, kind: type[_Kind]) -> _Kind:
+        """Return the newest message of a kind."""
+        return next(one.message for one in reversed(self.log) if isinstance(one.message, kind))
 
 
-def step(name: str = "sum_up", **changes: Any) -> dict[str, Any]:
-    """Return a good step in the form that a manager's model answers in."""
-    return {
-        "step": name,
-        "agent": "reader",
-        "do": "Sum up {{ item.text }}",
-        "needs": [],
-        "for_each": "{{ inputs.documents }}",
-        "output": [{"field": "summary", "type": "string"}],
-        "criteria": [{"kind": "words", "field": "summary", "value": "40"}],
-        "tools": [],
-    } | changes
-
-
-def proposal(*steps: Mapping[str, Any], makes: str = "plan", text: str = "", **more: Any) -> str:
-    """Return what a model writes that proposes ``steps``."""
-    return canonical_json({"makes": makes, "text": text, "steps": [dict(one) for one in steps], **more})
-
-
-def steps_of(*steps: Mapping[str, Any], of: JobSubmitted | None = None, **more: Any) -> tuple[Step, ...]:
-    """Return the steps that such a text is read as."""
-    submitted = of or job()
-    outcome = read_proposal(proposal(*steps), submitted.team, submitted.tools, **more)
-    assert not outcome.unreadable, outcome.unreadable
-    return outcome.steps
-
-
-def problems(
-    *steps: Mapping[str, Any], of: JobSubmitted | None = None, policy: Policy = NO_POLICY, **more: Any
-) -> list[str]:
-    """Return what is wrong with a plan of ``steps``."""
-    submitted = of or job()
-    return list(plan_problems(submitted, policy, steps_of(*steps, of=submitted), **more))
+def planned(**more: Any) -> Planned:
+    """Return such a job, driven as far as its manager can."""
+    story = Planned((), **more)
+    story.go_on()
+    return story

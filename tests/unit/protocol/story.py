@@ -6,7 +6,17 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from interlock.protocol.base import Json, Usage
-from interlock.protocol.commands import AcceptPlan, AnswerByDefault, Assign, CloseJob, CloseTask, Command, ExpandStep
+from interlock.protocol.commands import (
+    AcceptPlan,
+    AnswerByDefault,
+    Assign,
+    CloseJob,
+    CloseTask,
+    Command,
+    ExpandStep,
+    JudgeProposal,
+    Propose,
+)
 from interlock.protocol.decide import decide
 from interlock.protocol.machine import evolve
 from interlock.protocol.messages import (
@@ -110,6 +120,8 @@ def message_of(team: Team, command: Command, items: Mapping[str, int], identity:
             )
         case CloseJob():
             return JobClosed(**common, status=command.status, reason=command.reason)
+        case Propose() | JudgeProposal():
+            raise AssertionError("these stories have a plan")
 
 
 @dataclass
