@@ -23,6 +23,7 @@ import anyio
 from interlock.observability.logging import configure_logging
 from interlock.observability.tracing import Tracing
 from interlock.runtime._family import adopt_orphans
+from interlock.runtime._garbage import collect_seldom
 from interlock.runtime._lease import first_line, obey
 from interlock.runtime.bus import Bus
 from interlock.runtime.config import LAST_WORD, ProcessConfig
@@ -50,6 +51,7 @@ def main() -> int:
         words = _Words()
         obey(told, words.put)
         configure_logging(config.name)
+        collect_seldom()
         tracing = Tracing.from_environment(f"interlock-{config.kind}", {"service.instance.id": config.name})
         try:
             anyio.run(_serve_until_told, config, tracing, words, backend_options={"use_uvloop": True})
