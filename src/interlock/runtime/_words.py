@@ -14,6 +14,7 @@ LATE = {
     "up": "interlock.runtime.up_command",
     "worker": "interlock.runtime.up_command",
     "nodes": "interlock.runtime.up_command",
+    "plan": "interlock.runtime.plan_command",
     "submit": "interlock.runtime.submit_command",
     "watch": "interlock.runtime.submit_command",
     "results": "interlock.runtime.results_command",
@@ -27,6 +28,7 @@ LATE = {
 
 def add_late(commands: Commands, place: Add, as_json: Add) -> None:
     """Add the parsers of the commands in ``LATE``."""
+    as_json(_plan(commands))
     for make in (_up, _worker, _results, _archive):
         place(make(commands))
     for make in (_nodes, _submit, _watch, _dead_letters, _retry, _replay):
@@ -96,6 +98,21 @@ def _nodes(commands: Commands) -> argparse.ArgumentParser:
     return commands.add_parser("nodes", help="list the machines that work for the log's jobs, and their room")
 
 
+def _plan(commands: Commands) -> argparse.ArgumentParser:
+    plan = commands.add_parser(
+        "plan",
+        help="show the plan that a team's manager makes for a goal, and run nothing",
+        description="Ask the manager of a team without a plan what it would do: its steps, agents, items, criteria and "
+        "tools, as a table and a graph. A proposal that is wrong is made again, as often as limits.plans allows.",
+        epilog="exit status:\n  0 a plan, or an answer that needs none   1 no plan came of it   2 bad usage or file",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    plan.add_argument("team", metavar="TEAM.yaml", type=Path)
+    plan.add_argument("goal", metavar="GOAL", nargs="?", default="", help="what is to be achieved")
+    plan.add_argument("--input", metavar="K=V", action="append", default=[], help="as with `interlock run`")
+    return plan
+
+
 def _submit(commands: Commands) -> argparse.ArgumentParser:
     submit = commands.add_parser(
         "submit",
@@ -108,6 +125,7 @@ def _submit(commands: Commands) -> argparse.ArgumentParser:
     submit.add_argument("--id", metavar="JOB", type=token, help="submitting an id again gives the same job")
     submit.add_argument("--priority", choices=("low", "normal", "high"), default="normal")
     submit.add_argument("--autonomy", choices=("suggest", "ask", "bounded"), help="as with `interlock run`")
+    approve_plan(submit)
     submit.add_argument("--watch", action="store_true", help="watch it to its end and report as `interlock run` does")
     return submit
 
@@ -181,6 +199,13 @@ def _archive(commands: Commands) -> argparse.ArgumentParser:
     return archive
 
 
+def approve_plan(command: argparse.ArgumentParser) -> None:
+    """Add the option that asks a person about the manager's plan."""
+    command.add_argument(
+        "--approve-plan", action="store_true", help="ask you before a plan that the manager made is followed"
+    )
+
+
 def add_log_bytes(command: argparse.ArgumentParser) -> None:
     """Add the option that bounds the log."""
     command.add_argument(
@@ -208,7 +233,9 @@ def positive(text: str) -> int:
 
 
 def token(text: str) -> str:
-    """Return ``text`` if it can be a job's id."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no id of a job: letters, digits, - and _")
+    """Return ``text`` if it can be the id that a person chooses for a job."""
+    if ":" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} has a colon: that is what ids of jobs within jobs have")
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", text):  # with room for those of the jobs within it
+        raise argparse.ArgumentTypeError(f"{text!r} is no id of a job: up to 64 letters, digits, - and _")
     return text

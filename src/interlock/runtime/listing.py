@@ -1,8 +1,11 @@
 """The list of all jobs, read from the log with as little as will do: of most jobs their own chain says enough."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from datetime import datetime
+from functools import partial
 
+from interlock.protocol.lineage import ancestors_of
 from interlock.protocol.machine import evolve
 from interlock.protocol.messages import JobRetried, TaskClosed, TaskOutcome
 from interlock.protocol.state import Entry, JobState
@@ -17,7 +20,7 @@ __all__ = ["list_jobs"]
 
 
 async def list_jobs(bus: Bus) -> list[Listed]:
-    """Return all jobs of the log, oldest first.
+    """Return all jobs of the log, oldest first, each before those within it.
 
     :raises BusError: the broker is away for good
     """
@@ -29,8 +32,14 @@ async def list_jobs(bus: Bus) -> list[Listed]:
             chains[job] = evolve(chains.get(job, JobState()), entry)
             if isinstance(entry.message, JobRetried):  # what that opens stands in the tasks
                 retried.add(job)
-    begun = sorted((state.submitted.at, job) for job, state in chains.items() if state.submitted)
-    return [await _listed(bus, job, None if job in retried else chains[job]) for _, job in begun]
+    begun = {job: state.submitted.at for job, state in chains.items() if state.submitted}
+    ordered = sorted(begun, key=partial(_place, begun))
+    return [await _listed(bus, job, None if job in retried else chains[job]) for job in ordered]
+
+
+def _place(begun: Mapping[str, datetime], job: str) -> list[tuple[datetime, str]]:
+    """Return what a job is sorted by: when each of the jobs began that it is within, outermost first, and then it."""
+    return [(begun.get(one, begun[job]), one) for one in (*ancestors_of(job), job)]
 
 
 async def _listed(bus: Bus, job: str, chain: JobState | None) -> Listed:

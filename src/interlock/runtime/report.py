@@ -7,6 +7,7 @@ from pydantic import AwareDatetime
 
 from interlock.observability.context import root_of, trace_id_of
 from interlock.protocol.base import Json, Strict, Usage
+from interlock.protocol.lineage import child_job
 from interlock.protocol.messages import ActionTaken, Approval, CriterionVerdict, JobStatus, QuestionAsked, Verdict
 from interlock.protocol.plan import task_id
 from interlock.protocol.state import Effect, EffectStatus, JobState, Phase, StepState, TaskState
@@ -20,11 +21,14 @@ __all__ = [
     "EffectsReport",
     "EngineReport",
     "Listed",
+    "PlanReport",
     "PrefixCacheReport",
     "QuestionReport",
+    "RejectedReport",
     "Report",
     "TaskReport",
     "VerdictReport",
+    "VersionReport",
     "listed_of",
     "overview_of",
     "question_report",
@@ -121,6 +125,8 @@ class TaskReport(Strict):
     """Only of an accepted task."""
     reason: str
     """Why a task was not accepted."""
+    jobs: tuple[str, ...] = ()
+    """Where a team does it: the jobs that its attempts are, oldest first."""
 
 
 class PrefixCacheReport(Strict):
@@ -148,6 +154,35 @@ class EngineReport(Strict):
     """Requests that waited at the end."""
 
 
+class RejectedReport(Strict):
+    """A proposal of the manager that was rejected."""
+
+    version: int
+    """Which version of the plan it was to be."""
+    reasons: tuple[str, ...]
+
+
+class VersionReport(Strict):
+    """A version of the plan that was followed."""
+
+    version: int
+    steps: tuple[str, ...]
+    why: str
+    """What the manager said of it: with a later version what changed and why."""
+
+
+class PlanReport(Strict):
+    """How a job came to its plan."""
+
+    version: int
+    """The one that is followed; 0: there is none."""
+    versions: tuple[VersionReport, ...]
+    proposed: int
+    """How often the manager proposed something; 0 where the team file has the plan."""
+    rejected: tuple[RejectedReport, ...]
+    """Of what it proposed."""
+
+
 class Report(Strict):
     """One job."""
 
@@ -159,6 +194,10 @@ class Report(Strict):
     """What keeps the job from having succeeded; empty when nothing does."""
     result: Json
     tasks: tuple[TaskReport, ...]
+    """Those of all versions of the plan."""
+    question: QuestionReport | None
+    """What the manager waits with."""
+    plan: PlanReport
     effects: EffectsReport
     usage: Usage
     seconds: float
@@ -179,7 +218,7 @@ class Listed(Strict):
     tasks: int
     """All tasks, as far as they are counted."""
     asking: int
-    """Tasks that wait for a person."""
+    """Tasks that wait for a person, and the manager if it does."""
 
 
 def listed_of(state: JobState) -> Listed:
@@ -189,13 +228,14 @@ def listed_of(state: JobState) -> Listed:
         report=overview_of(state, ()),
         accepted=sum(step.accepted for step in steps),
         tasks=size_of(state),
-        asking=0 if state.closed else len(state.asking),
+        asking=0 if state.closed else len(state.asking) + (_managers_question(state) is not None),
     )
 
 
 def report_of(state: JobState) -> Report:
     """Return the account of a job that has been submitted, of which nothing was forgotten."""
-    return overview_of(state, tuple(task for name in state.order for task in _tasks(state, state.steps[name])))
+    steps = map(state.step_known, state.steps_ever)
+    return overview_of(state, tuple(task for step in steps for task in _tasks(state, step)))
 
 
 def overview_of(state: JobState, tasks: tuple[TaskReport, ...]) -> Report:
@@ -211,6 +251,8 @@ def overview_of(state: JobState, tasks: tuple[TaskReport, ...]) -> Report:
         reason=closed.reason if closed else "",
         result=closed.result if closed else None,
         tasks=tasks,
+        question=_managers_question(state),
+        plan=_plan(state),
         effects=EffectsReport(
             done=tuple(_effects(state, EffectStatus.DONE)),
             in_doubt=tuple(_effects(state, EffectStatus.IN_DOUBT, EffectStatus.INTENDED)),
@@ -219,6 +261,20 @@ def overview_of(state: JobState, tasks: tuple[TaskReport, ...]) -> Report:
         seconds=_seconds(state),
         trace_id=trace_id_of(state.origin or root_of(None, state.submitted.job)),
     )
+
+
+def _plan(state: JobState) -> PlanReport:
+    return PlanReport(
+        version=state.version,
+        versions=tuple(VersionReport(version=one.version, steps=one.steps, why=one.why) for one in state.plans),
+        proposed=state.proposals,
+        rejected=tuple(RejectedReport(version=one.version, reasons=one.reasons) for one in state.rejections),
+    )
+
+
+def _managers_question(state: JobState) -> QuestionReport | None:
+    open_one = state.question if state.question and state.question.answer is None and not state.closed else None
+    return question_report(open_one.asked, "") if open_one else None
 
 
 def _tasks(state: JobState, step: StepState) -> list[TaskReport]:
@@ -238,7 +294,7 @@ def task_report(state: JobState, task: TaskState) -> TaskReport:
         step=task.step,
         index=task.index,
         label=task.label,
-        agent=task.current.role.partition("@")[0] if task.attempts else state.steps[task.step].spec.agent,
+        agent=task.current.role.partition("@")[0] if task.attempts else state.step_known(task.step).spec.agent,
         status=task.outcome or _status_while_open(state, task),
         attempts=len(task.attempts),
         verdicts=_verdicts(task),
@@ -246,6 +302,7 @@ def task_report(state: JobState, task: TaskState) -> TaskReport:
         question=_open_question(state, task),
         output=task.output,
         reason=task.reason,
+        jobs=tuple(_jobs(state, task)),
     )
 
 
@@ -266,6 +323,14 @@ def unbegun_report(state: JobState, step: StepState, index: int | None) -> TaskR
         output=None,
         reason=f"not begun: {closed.reason}" if closed else "",
     )
+
+
+def _jobs(state: JobState, task: TaskState) -> Iterator[str]:
+    agents = state.submitted.team.agents if state.submitted else {}
+    for attempt in task.attempts:
+        agent = agents.get(attempt.role.partition("@")[0])
+        if state.submitted is not None and agent is not None and agent.kind == "team":
+            yield child_job(state.submitted.job, task.id, attempt.number)
 
 
 def _verdicts(task: TaskState) -> tuple[VerdictReport, ...]:

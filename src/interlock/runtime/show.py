@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from interlock.protocol.base import Json
+from interlock.protocol.lineage import depth_of
 from interlock.protocol.state import JobState, TaskState
 from interlock.runtime.asking import waiting_line
 from interlock.runtime.lean import SMALL, size_of
@@ -67,7 +68,8 @@ def print_state(state: JobState) -> None:
     if size_of(state) <= SMALL:
         print_report(report_of(state))
         return
-    missed = sorted(_missed(state), key=lambda task: (state.order.index(task.step), task.index or 0))
+    order = {name: place for place, name in enumerate(state.steps_ever)}
+    missed = sorted(_missed(state), key=lambda task: (order[task.step], task.index or 0))
     report = overview_of(state, tuple(task_report(state, task) for task in missed[:_MISSED]))
     _print_both(report.result, account(report, tuple(_step_lines(state)), len(missed) - len(report.tasks)))
 
@@ -127,6 +129,7 @@ def account(report: Report, steps: Sequence[str] = (), more: int = 0) -> str:
     accepted than the report has.
     """
     lines = [one_line(f"{report.job_id}: {report.status}" + (f" ({report.reason})" if report.reason else ""))]
+    lines += (one_line(line) for line in _plan_lines(report))
     lines += (f"  {one_line(line)}" for line in steps)
     for task in report.tasks:
         lines.append(f"  {one_line(_task_line(task))}")
@@ -142,13 +145,26 @@ def account(report: Report, steps: Sequence[str] = (), more: int = 0) -> str:
     return "\n".join(lines)
 
 
+def _plan_lines(report: Report) -> Iterator[str]:
+    """Yield how the manager came to its plan; nothing where that stands in the team file and stayed so."""
+    plan = report.plan
+    for rejected in plan.rejected:
+        yield f"  proposed for version {rejected.version} of the plan and rejected: {'; '.join(rejected.reasons)}"
+    if plan.proposed:
+        for one in plan.versions:
+            yield f"  version {one.version} of the plan: {', '.join(one.steps)}" + (f": {one.why}" if one.why else "")
+    if report.question is not None:
+        yield f"  {waiting_line(report.question)}"
+
+
 def print_jobs(jobs: Sequence[Listed]) -> None:
-    """Print a line for each job to standard output."""
+    """Print a line for each job to standard output, those of teams within teams further in."""
     for job in jobs:
         counts = "archived" if job.accepted is None else f"{job.accepted}/{job.tasks} accepted"
         if job.asking:
             counts += f", {job.asking} waiting for an answer"
-        print_out(one_line(f"{job.report.job_id}  {job.report.status:9}  {counts}  {job.report.goal}"))
+        indent = "  " * (depth_of(job.report.job_id) - 1)
+        print_out(one_line(f"{indent}{job.report.job_id}  {job.report.status:9}  {counts}  {job.report.goal}"))
 
 
 def _task_line(task: TaskReport) -> str:
@@ -165,6 +181,7 @@ def _details(task: TaskReport) -> Iterator[str]:
     """Yield what a task waits with, and what its attempts did with tools."""
     if task.question is not None:
         yield waiting_line(task.question)
+    yield from (f"done as job {job}" for job in task.jobs)
     for action in task.actions[:_ACTIONS]:
         arguments = json.dumps(action.arguments, ensure_ascii=False)
         yield one_line(f"attempt {action.attempt}: {action.tool} {_cut(arguments)}: {_cut(action.outcome)}")
