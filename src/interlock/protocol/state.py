@@ -333,6 +333,11 @@ class JobState:
         step = self.steps.get(name)
         return step if step and index is not None and self.has_begun(step, index) else None
 
+    @property
+    def steps_ever(self) -> tuple[str, ...]:
+        """The steps of every version of the plan, in the order in which they came."""
+        return tuple(dict.fromkeys(name for plan in self.plans for name in plan.steps))
+
     def step_known(self, name: str) -> StepState:
         """Return a step of the plan or of an earlier version of it.
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from interlock.protocol.base import Json
-from interlock.protocol.messages import Approval
+from interlock.protocol.messages import JOB_TASK, Approval
 from interlock.runtime.report import QuestionReport
 
 __all__ = [
@@ -26,22 +26,28 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 def to_answer(question: QuestionReport) -> str:
     """Return what to type to answer."""
-    answers = "|".join(question.options) or "TEXT"
+    answers = "|".join((*question.options, "TEXT") if question.about == "plan" else question.options) or "TEXT"
     return f"interlock answer {question.job} {question.id} {answers}"
 
 
 def waiting_line(question: QuestionReport) -> str:
     """Return the question as one line: what is asked and how to answer it. What is long is cut."""
     call = call_in_words(question.approval) if question.approval else ""
+    text = "; ".join(question.text.split("\n"))
     shown = call if len(call) <= _SHORT else f"{call[:_SHORT]}..."
-    return plainly(" ".join(filter(None, [question.text, shown, f"waits for your answer: {to_answer(question)}"])))
+    return plainly(" ".join(filter(None, [text, shown, f"waits for your answer: {to_answer(question)}"])))
 
 
 def question_in_words(question: QuestionReport) -> Iterator[str]:
     """Yield the lines of a question, its call in full, every argument exactly as the tool would get it."""
     named = f"{question.task} {question.label}" if question.label else question.task
-    yield plainly(f"{question.id}  {named}, attempt {question.attempt} by {question.by}, job {question.job}")
-    yield plainly(f"  {question.text}")
+    whose = (
+        f"the manager, {question.by}"
+        if question.task == JOB_TASK
+        else f"{named}, attempt {question.attempt} by {question.by}"
+    )
+    yield plainly(f"{question.id}  {whose}, job {question.job}")
+    yield from (plainly(f"  {line}") for line in question.text.split("\n"))
     if question.approval is not None:
         yield f"  {question.approval.tool} ({question.approval.effect})"
         yield from (f"    {line}" for line in _arguments(question.approval.arguments))

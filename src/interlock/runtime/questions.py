@@ -6,8 +6,8 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Literal
 
-from interlock.protocol.messages import QuestionAnswered, QuestionAsked
-from interlock.protocol.state import JobState, Phase, TaskState
+from interlock.protocol.messages import JOB_TASK, QuestionAnswered, QuestionAsked
+from interlock.protocol.state import JobState, Phase, Question
 from interlock.runtime.asking import deadline_in_words, plainly, question_in_words, to_answer
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import AnswerRefused
@@ -106,7 +106,8 @@ class QuestionClosed(Exception):
         self.question = question
         self.task = task
         self.job = job
-        super().__init__(f"question {question} needs no answer any more: task {task} of job {job} went on or has ended")
+        whose = f"job {job}" if task == JOB_TASK else f"task {task} of job {job}"
+        super().__init__(f"question {question} needs no answer any more: {whose} went on or has ended")
 
 
 UNANSWERABLE = (
@@ -168,7 +169,7 @@ def questions_of(news: Iterable[Progress], now: datetime) -> list[KnownQuestion]
 
 def _known(state: JobState, asked: QuestionAsked, given: QuestionAnswered | None, now: datetime) -> KnownQuestion:
     task = state.tasks.get(asked.task)
-    newest = task.question if task else None
+    newest = _question_of(state, asked.task)
     if newest is not None and newest.asked == asked:  # what the machine took counts, whatever else was written
         given = newest.answer
     report = question_report(asked, task.label if task else "")
@@ -176,15 +177,25 @@ def _known(state: JobState, asked: QuestionAsked, given: QuestionAnswered | None
     if given is not None:
         said = {"answer": given.answer, "by_default": given.by_default, "note": given.note}
         return known.model_copy(update={"status": "answered", **said})
-    if not _waits(state, task, asked):
+    if not _waits(state, asked):
         return known
     over = asked.expires is not None and asked.expires <= now
     return known.model_copy(update={"status": "expired" if over else "open"})
 
 
-def _waits(state: JobState, task: TaskState | None, asked: QuestionAsked) -> bool:
-    open_task = task is not None and task.phase is Phase.ASKED and state.closed is None
-    return open_task and task is not None and task.question is not None and task.question.asked == asked
+def _question_of(state: JobState, chain: str) -> Question | None:
+    """Return the newest question in a chain, as far as the machine knows one."""
+    if chain == JOB_TASK:
+        return state.question
+    task = state.tasks.get(chain)
+    return task.question if task else None
+
+
+def _waits(state: JobState, asked: QuestionAsked) -> bool:
+    newest = _question_of(state, asked.task)
+    task = state.tasks.get(asked.task)
+    waits = asked.task == JOB_TASK or (task is not None and task.phase is Phase.ASKED)
+    return waits and state.closed is None and newest is not None and newest.asked == asked
 
 
 async def find(place: Place, job: str | None = None) -> list[KnownQuestion]:
@@ -283,14 +294,14 @@ def answering(state: JobState, question: KnownQuestion, text: str, note: str) ->
     :raises QuestionExpired: its time is over
     :raises QuestionClosed: its task does not wait for it any more
     """
-    task = state.tasks.get(question.task)
+    newest = _question_of(state, question.task)
     match question.status:
         case "answered" if question.answer is not None:
             raise QuestionAlreadyAnswered(question.id, question.answer, by_default=question.by_default)
         case "expired" if question.expires is not None:
             raise QuestionExpired(question.id, question.expires)
-        case "open" if task is not None and task.question is not None:
-            asked = task.question.asked
+        case "open" if newest is not None:
+            asked = newest.asked
         case _:
             raise QuestionClosed(question.id, question.task, question.job)
     return QuestionAnswered(
@@ -299,7 +310,7 @@ def answering(state: JobState, question: KnownQuestion, text: str, note: str) ->
         job=asked.job,
         task=asked.task,
         attempt=asked.attempt,
-        answers=task.head,
+        answers=state.head_of(asked.task),
         at=datetime.now(UTC),
         deadline=asked.deadline,
         epoch=asked.epoch,
@@ -314,6 +325,8 @@ def _option(question: KnownQuestion, text: str) -> str:
     if not question.options and text.strip():
         return text
     fitting = [option for option in question.options if option.casefold() == text.strip().casefold()]
+    if not fitting and question.about == "plan" and text.strip():
+        return text  # what is to be different
     if len(fitting) != 1:
         raise AnswerInvalid(question.id, text, question.options)
     return fitting[0]

@@ -73,8 +73,8 @@ class ReportWriter:
         out.write(f"\n  ],\n{after}\n" if separator == "," else f"{_TASKS}{after}\n")
 
     def _texts(self) -> Iterator[str]:
-        for name in self.state.order:
-            step = self.state.steps[name]
+        for name in self.state.steps_ever:
+            step = self.state.step_known(name)
             for index in [None] if step.spec.for_each is None else range(step.size or 0):
                 yield self._text(step, index)
 

@@ -69,8 +69,15 @@ class JobArchived(Mistake):
 
 
 def letters_of(state: JobState) -> list[DeadLetter]:
-    """Return the dead letters of a job, in the order of the plan and of the items."""
-    failed = [task for task in state.tasks.values() if task.phase is Phase.CLOSED and task.outcome == "failed"]
+    """Return the dead letters of a job, in the order of the plan and of the items.
+
+    What failed in a step that a later version of the plan does without is none: it was made up for, or given up.
+    """
+    failed = [
+        task
+        for task in state.tasks.values()
+        if task.phase is Phase.CLOSED and task.outcome == "failed" and task.step in state.steps
+    ]
     failed.sort(key=lambda task: (state.order.index(task.step), task.index or 0))
     job = state.submitted.job if state.submitted else ""
     return [

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 from interlock.observability.logging import configure_logging
 from interlock.protocol.messages import (
+    JOB_TASK,
     EffectInDoubt,
     JobClosed,
     JobRetried,
     JobSubmitted,
+    PlanAccepted,
     PlanExpanded,
+    PlanProposed,
     PlanRejected,
     QuestionAnswered,
     QuestionAsked,
@@ -179,8 +182,8 @@ def _describe_waiting(entry: Entry, state: JobState) -> str:
     """Return the line of what stops a job or makes it wait, and of what nobody knows."""
     message = entry.message
     match message:
-        case PlanRejected():
-            return f"the plan is rejected: {'; '.join(message.reasons)}"
+        case PlanProposed() | PlanAccepted() | PlanRejected():
+            return _describe_plan(message, state)
         case JobRetried():
             told = f": {message.reason}" if message.reason else ""
             return f"job {message.job}: put back {_counted(len(message.tasks), 'task')}{told}"
@@ -198,11 +201,30 @@ def _describe_waiting(entry: Entry, state: JobState) -> str:
             return ""
 
 
+def _describe_plan(message: PlanProposed | PlanAccepted | PlanRejected, state: JobState) -> str:
+    """Return the line of what becomes of a plan that the manager makes; one that is in the team file needs none."""
+    match message:
+        case PlanProposed(makes="plan", unreadable=""):
+            return f"the manager proposes {_counted(len(message.steps), 'step')}"
+        case PlanRejected():
+            reasons = "; ".join(message.reasons)
+            made = state.rejected is None or state.rejected.id != message.id
+            return f"the proposal is rejected: {reasons}" if made else f"the plan is rejected: {reasons}"
+        case PlanAccepted() if state.proposals:
+            why = next((one.why for one in state.plans if one.version == message.version), "")
+            steps = ", ".join(step.step for step in message.steps)
+            return f"version {message.version} of the plan: {steps}" + (f": {why}" if why else "")
+        case _:
+            return ""
+
+
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _name(state: JobState, task: str) -> str:
+    if task == JOB_TASK:
+        return "the manager"
     known = state.tasks.get(task)
     return f"{task} {known.label}" if known and known.label else task
 
@@ -222,8 +244,8 @@ _DOING = {Phase.ASSIGNED: "working", Phase.ANSWERED: "working", Phase.ASKED: "as
 
 def _open_questions(state: JobState) -> Iterator[str]:
     """Yield how to answer what is open, and what it is, oldest first."""
-    questions = (state.tasks[name].question for name in state.asking)
-    asked = sorted((one.asked for one in questions if one), key=lambda one: one.at)
+    questions = (state.question, *(state.tasks[name].question for name in state.asking))
+    asked = sorted((one.asked for one in questions if one and one.answer is None), key=lambda one: one.at)
     for one in asked[:_QUESTIONS_SHOWN]:
         yield plainly(f"{to_answer(question_report(one, ''))}   {_name(state, one.task)}: {one.text}")
     if len(asked) > _QUESTIONS_SHOWN:
