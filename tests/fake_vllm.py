@@ -1,10 +1,10 @@
 """Stands in for the command ``vllm``: ``serve MODEL OPTIONS`` behaves as the real one does, on the scripted model.
 
-It takes its time until it is ready, has a process of its own below it, refuses options and models that it does not
+It takes its time until it is ready, starts a process of its own, refuses options and models that it does not
 know, serves ``/health`` and ``/metrics``, and dies when it is told to (``POST /die``). Variables:
 
 - ``FAKE_VLLM_DELAY``: seconds until it is ready.
-- ``FAKE_VLLM_PIDS``: a file to which it adds its process id and that of the process below it.
+- ``FAKE_VLLM_PIDS``: a file to which it adds its process id and that of a process below it, which it does not end.
 - ``FAKE_VLLM_SCRIPT``: ``FILE.py:NAME`` as of ``python -m interlock.testing``; left out, it says "yes" to all.
 - ``FAKE_VLLM_DIES``: it ends when it has said that it is ready.
 - ``FAKE_VLLM_WITHOUT_OTLP``: it knows no tracing.

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from interlock.agents.plan_checks import Flaw, PlanChecks
 from interlock.protocol.team import ModelSettings, Team
 from interlock.runtime.input_types import default_problem
+from interlock.runtime.team_models import model_problems
 from interlock.runtime.team_shape import Shape
 from interlock.runtime.team_tools import check_tools
 from interlock.runtime.yaml_positions import Document, Location, Position
@@ -81,12 +81,8 @@ class _Checks:
                 self._model(("agents", name, "model"), agent.model)
 
     def _model(self, at: Location, model: ModelSettings) -> None:
-        if model.url is None:
-            return
-        if model.engine != "openai":
-            self._say(f"'url' is only for the engine openai, and this one is {model.engine}: leave it out", *at, "url")
-        elif not _is_http_url(model.url):
-            self._say(f"{model.url!r} is no URL of an API: expected something like http://host:8000/v1", *at, "url")
+        for inner, message in model_problems(model):
+            self._say(message, *at, *inner)
 
     def _inputs(self) -> None:
         for name, spec in self._team.inputs.items():
@@ -125,11 +121,3 @@ class _Checks:
                 self.checked.problems.append((self._document.at_key(at), message))
             else:
                 self._say(message, *at)
-
-
-def _is_http_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0 and " " not in url
-    except ValueError:
-        return False
