@@ -111,6 +111,17 @@ def _liberties(submitted: JobSubmitted, new: Sequence[Step], before: Sequence[St
         for name in names:
             if agent := submitted.team.agents.get(name):
                 yield from _beyond(submitted, step, name, agent)
+        if step.agent not in submitted.team.agents:
+            yield from _missing_tools(submitted, step)
+
+
+def _missing_tools(submitted: JobSubmitted, step: Step) -> Iterator[str]:
+    """Yield which tools of a step there are not at all, where its agent cannot say."""
+    known = [spec.name for spec in submitted.tools]
+    for name in map(_name, step.tools or ()):
+        if name not in known:
+            hint = did_you_mean(name, known) or f"; tools: {', '.join(known) or 'none'}"
+            yield f"step {step.step}: tools: there is no tool {name!r}{hint}"
 
 
 def _beyond(submitted: JobSubmitted, step: Step, doer: str, agent: Agent) -> Iterator[str]:

@@ -255,7 +255,7 @@ def _is_outside(declared: Input | None) -> bool:
 def _shape(value: Json, stored: StoredItems | None) -> str:
     """Return what a value is, without a word of its content but the names of fields that look like names."""
     if stored is not None:
-        return f"a list of {stored.count}"
+        return f"a list of {stored.count}" if stored.count else "a long list"
     match value:
         case str():
             return f"text of {len(value)} characters"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from interlock._version import __version__
-from interlock.runtime._words import Commands, add_late, add_log_bytes, positive, token
+from interlock.runtime._words import Commands, add_late, add_log_bytes, approve_plan, positive, token
 
 __all__ = ["main", "parser"]
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     top = parser()
     options, rest = top.parse_known_args(arguments)
     if rest:
-        quotes = options.command == "run" and not rest[0].startswith("-")
+        quotes = options.command in {"run", "plan"} and not rest[0].startswith("-")
         top.error(f"unknown: {' '.join(rest)}" + ("; put a goal of several words in quotes" if quotes else ""))
     try:
         from interlock.runtime import commands  # noqa: PLC0415 -- help and usage errors do without
@@ -118,6 +118,7 @@ def _run(commands: Commands) -> None:
         help="what agents may do without a person: nothing, nothing that has an effect, or what the rules allow "
         "(default: as the team says)",
     )
+    approve_plan(run)
     run.add_argument("--durable", action="store_true", help="sync the log to disk before anything counts as written")
     add_log_bytes(run)
     run.add_argument(

@@ -65,6 +65,7 @@ async def submit(  # noqa: PLR0913 -- all that a job is given; most may be left 
     items: Mapping[str, StoredItems] | None = None,
     stored: Mapping[str, StoredItems] | None = None,
     priority: Priority = "normal",
+    approve_plan: bool = False,
 ) -> bool:
     """Append the job to the log and return True; return False where it is there, since an id is one job for ever.
 
@@ -90,6 +91,7 @@ async def submit(  # noqa: PLR0913 -- all that a job is given; most may be left 
         items=dict(items or {}),
         stored=dict(stored or {}),
         priority=priority,
+        approve_plan=approve_plan,
     )
     root = tracing.new_traceparent()
     parent = job_traceparent(root, job)

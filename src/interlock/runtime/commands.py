@@ -130,7 +130,8 @@ def _check(options: argparse.Namespace) -> int:
             status = _complain(error)
         else:
             team = loaded.team
-            print_out(f"{path}: team {team.team}, {len(team.agents)} agents, {len(team.plan)} steps")
+            plan = f"{len(team.plan)} steps" if team.plan else "plans by itself"
+            print_out(f"{path}: team {team.team}, {len(team.agents)} agents, {plan}")
     return status
 
 
@@ -173,6 +174,7 @@ def _run(options: argparse.Namespace) -> int:
         items=frozen.items,
         lists=frozen.lists,
         job=options.id,
+        approve_plan=options.approve_plan,
     )
     tracing = Tracing.from_environment("interlock-client")
     try:

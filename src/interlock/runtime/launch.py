@@ -64,6 +64,8 @@ class Order:
     """None: as the team says."""
     job: str | None = None
     """The job's id; None: a new one."""
+    approve_plan: bool = False
+    """Whether a person is asked before a plan that the manager made is followed."""
     toolkit: Toolkit = NO_TOOLKIT
     results: Path | None = None
     """Where what its tasks come to is written while it runs."""
@@ -176,6 +178,7 @@ async def _run(
             toolkit=order.toolkit,
             items=given.items,
             stored=given.stored,
+            approve_plan=order.approve_plan,
         )
     state = JobState()
     environment = ground.environment

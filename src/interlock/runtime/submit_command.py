@@ -145,6 +145,7 @@ async def _submit_one(place: Place, wanted: _Wanted, tracing: Tracing) -> str:
                 items=given.items,
                 stored=given.stored,
                 priority=wanted.options.priority,
+                approve_plan=wanted.options.approve_plan,
             )
         if not is_new:
             await _check_same(bus, job, given, wanted.goal)
