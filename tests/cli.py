@@ -69,13 +69,17 @@ class Running:
                 assert self.process.returncode is None, f"ended before it said {text!r}:\n{self.err.decode()}"
                 await self.news.wait()
 
-    async def finish(self) -> Finished:
-        """Wait for the end."""
-        with anyio.fail_after(_LIMIT):
+    async def finish(self, seconds: float = _LIMIT) -> Finished:
+        """Wait for the end, for at most so long.
+
+        :raises AssertionError: it does not end; with what it said so far
+        """
+        with anyio.move_on_after(seconds):
             status = await self.process.wait()
             while not (self.process.stdout is None and self.process.stderr is None) and not self._drained:
                 await self.news.wait()
-        return Finished(status, self.out.decode(), self.err.decode())
+            return Finished(status, self.out.decode(), self.err.decode())
+        raise AssertionError(f"it did not end within {seconds:g} s:\n{self.err.decode()[-4000:]}")
 
     _drained: bool = False
 
