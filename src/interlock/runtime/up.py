@@ -8,8 +8,8 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
@@ -18,8 +18,6 @@ import anyio
 
 from interlock._version import __version__
 from interlock.agents.tools.secrets import Secrets
-from interlock.backends.engines import LOCAL_URL_ENV, MODEL_URL_ENV
-from interlock.backends.local import local_engine, local_environ
 from interlock.protocol.base import Role
 from interlock.protocol.messages import JOB_TASK, JobClosed, JobRetried, JobSubmitted
 from interlock.protocol.subjects import submitted_subjects
@@ -28,8 +26,9 @@ from interlock.runtime.address import BrokerAddress
 from interlock.runtime.bus import Bus
 from interlock.runtime.config import NO_TOOLKIT, ProcessConfig, Toolkit
 from interlock.runtime.killswitch import Guard, NodeGuardian, Stops
+from interlock.runtime.model_engines import engines_for
 from interlock.runtime.presence import Announcement, Node, Presence, Served
-from interlock.runtime.staffing import agent_configs, manager_config, models_used, queues_of
+from interlock.runtime.staffing import agent_configs, manager_config, queues_of
 from interlock.runtime.supervisor import Supervisor, supervised
 from interlock.runtime.versions import newest_version
 
@@ -100,12 +99,13 @@ async def keep_up(bus: Bus, address: BrokerAddress, order: NodeOrder, ending: En
 
     :raises BusError: the broker cannot be reached, or does not let these credentials
     :raises BrokerError: there are keys of agents, but not of all that are wanted
-    :raises ModelError: the local engine cannot be started
+    :raises ModelError: an engine cannot be started
     """
     with ending.at_once:
         async with AsyncExitStack() as stack:
             await _prepare(stack, bus, order)
-            environment = await stack.enter_async_context(_engine(order.crews, say))
+            teams = [crew.team for crew in order.crews]
+            environment = await stack.enter_async_context(engines_for(teams, say, ending.wish))
             configs = _configs(bus.ns, address, order)
             hide = _hider(order.crews, environment)
             guardian = NodeGuardian(bus, {role for config in configs if (role := _role(config))}, order.guard)
@@ -274,15 +274,3 @@ def _hider(crews: Iterable[Crew], environment: Mapping[str, str]) -> Callable[[s
         return text
 
     return hide
-
-
-@asynccontextmanager
-async def _engine(crews: Iterable[Crew], say: _Say) -> AsyncIterator[Mapping[str, str]]:
-    """Start the local engine if an agent thinks with it; yield the environment for the agent processes."""
-    wanted = {settings.engine for crew in crews for _, settings in models_used(crew.team)}
-    if "local" not in wanted or os.environ.get(MODEL_URL_ENV) or os.environ.get(LOCAL_URL_ENV):
-        yield os.environ
-        return
-    say("starting the local model")
-    async with local_engine() as endpoint:
-        yield {**os.environ, **local_environ(endpoint)}
