@@ -1,7 +1,9 @@
 """What models are told, laid out so that what changes least stands first and engines can reuse its prefix.
 
 A worker's system message is the same for all tasks of a step: who it is, the goal, what the answer must keep to, its
-form. The user's message is the task's instruction. A redo adds turns after these and changes nothing before them.
+form; tools stand before it or in it, wherever the engine puts them. The user's message is the task's instruction, so
+two items share it up to where the item stands. A redo adds turns after these and changes nothing before them.
+A judge's statements stand before the task, and the task before the answer.
 A worker with tools is told of the form last, when it has done what it needs tools for.
 Prompts are short and plain: a model of 135 million parameters has to follow them.
 """
@@ -128,7 +130,8 @@ def judge_messages(
     """Return the conversation that asks a judge which of ``sentences`` (by id) are true of ``output``."""
     statements = "\n".join(f"{name}: {one_line(sentence)}" for name, sentence in sentences.items())
     # A statement is a template too: what it was filled with may be another agent's words.
-    claims, task, answer = data_blocks(statements, writable(assignment.instruction), as_text(output))
+    texts = (statements, writable(assignment.instruction), as_text(output))
+    claims, task, answer = data_blocks(*texts, seed=statements)  # the same for all items that are judged alike
     user = _paragraphs(
         f"Statements:\n{claims}",
         f"The task:\n{task}",
@@ -138,12 +141,14 @@ def judge_messages(
     return ChatMessage("system", _paragraphs(agent.prompt.strip(), _JUDGE)), ChatMessage("user", user)
 
 
-def data_blocks(*texts: str) -> tuple[str, ...]:
+def data_blocks(*texts: str, seed: str | None = None) -> tuple[str, ...]:
     """Return each text between lines with one marker that stands in none of the texts.
 
-    The marker is a hash of the texts, so nothing in them can foresee it, and the same texts give the same prompt.
+    The marker is a hash of the texts, so nothing in them can foresee it, and the same texts give the same prompt. With
+    a ``seed`` it is that of the seed, so that prompts with the same beginning share it for engines; who foresees that
+    marker and writes it down has only made it another one.
     """
-    marker = sha256("\0".join(texts).encode()).hexdigest()[:16]
+    marker = sha256(("\0".join(texts) if seed is None else seed).encode()).hexdigest()[:16]
     while any(marker in text for text in texts):
         marker = sha256(marker.encode()).hexdigest()[:16]
     return tuple(f"<<<{marker}\n{text}\n{marker}>>>" for text in texts)

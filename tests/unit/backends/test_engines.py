@@ -125,6 +125,9 @@ def test_every_engine_has_its_row() -> None:
         errors.LocalWeightsMissing(None),
         LocalEngineNotRunning(),
         errors.LocalEngineFailed("ended", "boom"),
+        errors.VllmMissing(None),
+        errors.VllmNotRunning("m"),
+        errors.VllmFailed("m", "ended", "boom"),
     ],
 )
 def test_errors_survive_a_process_boundary(error: ModelError) -> None:
