@@ -41,7 +41,7 @@ class Served(Strict):
 
     role: str
     """``agent@team``, or ``manager``."""
-    kind: Literal["manager", "worker", "verifier"]
+    kind: Literal["manager", "worker", "verifier", "team"]
     processes: int = Field(ge=0)
     slots: int = Field(ge=0)
     """How many messages they work on at once, all together; 0 for a manager."""
