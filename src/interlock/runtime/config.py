@@ -11,6 +11,7 @@ from interlock.protocol.base import Name, Strict
 from interlock.protocol.team import Agent, ModelSettings, SecretSource, ToolSources
 from interlock.protocol.tools import ToolSpec
 from interlock.runtime.address import BrokerAddress
+from interlock.runtime.api.settings import HttpSetup
 
 __all__ = ["ACK_WAIT", "LAST_WORD", "NO_TOOLKIT", "BrokerLogin", "ProcessConfig", "ToolSetup", "Toolkit"]
 
@@ -93,11 +94,11 @@ class ToolSetup(Strict):
 
 
 class ProcessConfig(Strict):
-    """One manager, worker, verifier or team process."""
+    """One manager, worker, verifier or team process, or the one of the HTTP API."""
 
     model_config = _SECRETIVE
 
-    kind: Literal["manager", "worker", "verifier", "team"]
+    kind: Literal["manager", "worker", "verifier", "team", "api"]
     name: str
     """What the process is called in logs: ``manager``, or the agent's name and a number."""
     ns: Name
@@ -116,6 +117,8 @@ class ProcessConfig(Strict):
     """Only for a worker; None: it has none."""
     home: Home = Home()
     """Only for a team: the tools of the team that the agent is."""
+    http: HttpSetup | None = None
+    """Only for the HTTP API."""
     patience: float = Field(default=ACK_WAIT, gt=0)
     """Seconds after which a message that its holder says nothing of goes to another process."""
     slots: int = Field(default=1, ge=1)

@@ -16,11 +16,21 @@ from interlock.protocol.criteria import JudgeCriterion
 from interlock.protocol.team import Agent, Engine, Handover, ModelSettings, PinnedTool, Step, Team
 from interlock.runtime._names import QueueKind
 from interlock.runtime.address import BrokerAddress
+from interlock.runtime.api.settings import HttpSetup
 from interlock.runtime.config import NO_TOOLKIT, BrokerLogin, ProcessConfig, Toolkit, ToolSetup
 from interlock.runtime.credentials import Party
 from interlock.runtime.keyring import login_of
 
-__all__ = ["agent_configs", "manager_config", "models_used", "process_configs", "queues_of", "roles_of", "tool_names"]
+__all__ = [
+    "agent_configs",
+    "api_config",
+    "manager_config",
+    "models_used",
+    "process_configs",
+    "queues_of",
+    "roles_of",
+    "tool_names",
+]
 
 
 def process_configs(
@@ -61,6 +71,11 @@ def manager_config(
     """
     login = BrokerLogin.of(login_of(address, Party("manager"), lane))
     return ProcessConfig(kind="manager", name="manager", ns=ns, broker=login, job=job)
+
+
+def api_config(ns: str, address: BrokerAddress, http: HttpSetup) -> ProcessConfig:
+    """Return the configuration of the process of the HTTP API: it logs in as the operator, who it acts for."""
+    return ProcessConfig(kind="api", name="api", ns=ns, broker=BrokerLogin.of(address), http=http)
 
 
 def agent_configs(

@@ -18,17 +18,19 @@ import anyio
 
 from interlock._version import __version__
 from interlock.agents.tools.secrets import Secrets
+from interlock.backends.engines import API_KEY_ENV
 from interlock.protocol.base import Role
 from interlock.protocol.messages import JOB_TASK, JobClosed, JobRetried, JobSubmitted
 from interlock.protocol.subjects import submitted_subjects
 from interlock.protocol.team import Team
 from interlock.runtime.address import BrokerAddress
+from interlock.runtime.api.settings import HttpSetup
 from interlock.runtime.bus import Bus
 from interlock.runtime.config import NO_TOOLKIT, ProcessConfig, Toolkit
 from interlock.runtime.killswitch import Guard, NodeGuardian, Stops
 from interlock.runtime.model_engines import engines_for
 from interlock.runtime.presence import Announcement, Node, Presence, Served
-from interlock.runtime.staffing import agent_configs, manager_config, queues_of
+from interlock.runtime.staffing import agent_configs, api_config, manager_config, queues_of
 from interlock.runtime.supervisor import Supervisor, supervised
 from interlock.runtime.versions import newest_version
 
@@ -73,6 +75,8 @@ class NodeOrder:
     """Seconds that attempts in hand may take once it is to end."""
     by: str = "operator"
     """The party that this machine is logged in as."""
+    http: HttpSetup | None = None
+    """Where the HTTP API is served; None: it is not."""
 
 
 @dataclass(slots=True)
@@ -104,13 +108,15 @@ async def keep_up(bus: Bus, address: BrokerAddress, order: NodeOrder, ending: En
     with ending.at_once:
         async with AsyncExitStack() as stack:
             await _prepare(stack, bus, order)
-            teams = [crew.team for crew in order.crews]
-            environment = await stack.enter_async_context(engines_for(teams, say, ending.wish))
+            environment = await stack.enter_async_context(
+                engines_for((crew.team for crew in order.crews), say, ending.wish)
+            )
             configs = _configs(bus.ns, address, order)
             hide = _hider(order.crews, environment)
             guardian = NodeGuardian(bus, {role for config in configs if (role := _role(config))}, order.guard)
             leased = supervised(configs, environment, lease=guardian.seconds, hide=hide, gives_up=False)
             supervisor = await stack.enter_async_context(leased)
+            await _serve_http(stack, bus.ns, address, order, environment, say)
             told = await stack.enter_async_context(Presence(bus).announced(_node(order, configs)))
             async with anyio.create_task_group() as group:
                 group.start_soon(_obey, guardian, supervisor, say)
@@ -135,6 +141,29 @@ async def _prepare(stack: AsyncExitStack, bus: Bus, order: NodeOrder) -> None:
             await Presence(bus).publish_team(crew.team, crew.toolkit, order.patience)
 
 
+async def _serve_http(
+    stack: AsyncExitStack,
+    ns: str,
+    address: BrokerAddress,
+    order: NodeOrder,
+    environment: Mapping[str, str],
+    say: _Say,
+) -> None:
+    """Keep the process of the HTTP API running, if there is to be one.
+
+    It has a supervisor of its own, without a lease: it works on nothing that orders could stop, and it is what people
+    ask while the broker is away, and while what is in hand is being ended.
+    """
+    if order.http is None:
+        return
+    config = api_config(ns, address, order.http)
+    hide = _hider(order.crews, environment)
+    hidden = {source.env for crew in order.crews for source in crew.team.secrets.values()} | {API_KEY_ENV}
+    own = {name: value for name, value in environment.items() if name not in hidden}
+    await stack.enter_async_context(supervised([config], own, hide=hide, gives_up=False))
+    say(f"the HTTP API is at {order.http.url}, described by {order.http.url}/openapi.json")
+
+
 def _configs(ns: str, address: BrokerAddress, order: NodeOrder) -> list[ProcessConfig]:
     lane = None if address.keys is None else 0
     configs = [manager_config(ns, address, lane=lane)] if order.manages else []
@@ -153,8 +182,11 @@ def _node(order: NodeOrder, configs: Sequence[ProcessConfig]) -> Node:
     served: list[Served] = []
     for role, of_role in groupby(configs, lambda config: _role(config) or "manager"):
         group = list(of_role)
-        slots = sum(config.slots for config in group) if group[0].kind != "manager" else 0
-        served.append(Served(role=role, kind=group[0].kind, processes=len(group), slots=slots))
+        kind = group[0].kind
+        if kind == "api":  # it works on nothing that others could count on
+            continue
+        slots = sum(config.slots for config in group) if kind != "manager" else 0
+        served.append(Served(role=role, kind=kind, processes=len(group), slots=slots))
     now = datetime.now(UTC)
     return Node(
         id=f"{re.sub(r'[^A-Za-z0-9_-]', '-', order.name)[:50]}-{secrets.token_hex(4)}",

@@ -35,6 +35,7 @@ from interlock.protocol.plan import TaskIdInvalid, parse_task_id
 from interlock.protocol.state import Entry
 
 __all__ = [
+    "EVENT_MODELS",
     "ClosedEvent",
     "EffectEvent",
     "Event",
@@ -155,6 +156,10 @@ class ClosedEvent(_Data):
     usage: Usage
 
 
+EVENT_MODELS = (JobEvent, PlanEvent, TaskEvent, QuestionEvent, EffectEvent, ClosedEvent)
+"""What the data of events can be, in the order of ``EventKind``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One entry of a job's log, as watchers are told it."""
@@ -183,7 +188,7 @@ def event_of(entry: Entry) -> Event | None:
     if found is None:
         return None
     kind, data = found
-    return Event(entry.seq, kind, data.model_dump_json(exclude_none=True))
+    return Event(entry.seq, kind, data.model_dump_json(exclude_defaults=True))
 
 
 def _described(message: Message) -> tuple[EventKind, _Data] | None:

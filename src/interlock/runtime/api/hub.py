@@ -88,16 +88,20 @@ class Hub:
         return sum(feed.size for feed in self._feeds.values())
 
     @asynccontextmanager
-    async def watching(self, job: str, after: int = 0) -> AsyncIterator[Watch]:
+    async def watching(self, job: str, after: int = 0, *, idle: float | None = None) -> AsyncIterator[Watch]:
         """Watch a job from the entry on that comes after the stream sequence ``after``; 0: from its beginning.
 
-        The job must be in the log. The events end once it is over and the last of them was given.
+        The job must be in the log. The events end once it is over and the last of them was given. Where nothing happens
+        for ``idle`` seconds an empty batch says so.
+
+        :raises BusError: the broker is out of reach
         """
+        after = min(after, await self._last(job))
         feed = self._feeds.get(job)
         if feed is None:
             feed = self._feeds[job] = _Feed(self._bus, job, after)
             self._group.start_soon(feed.run)
-        watcher = _Watcher(after)
+        watcher = _Watcher(after, idle)
         feed.watchers.add(watcher)
         self._share()
         try:
@@ -111,6 +115,20 @@ class Hub:
                     del self._feeds[job]
             self._share()
 
+    async def is_over(self, job: str, after: int) -> bool:
+        """Return whether a job is over and nothing of it comes after the stream sequence ``after``.
+
+        :raises BusError: the broker is out of reach
+        """
+        if await self._last(job) > after:
+            return False
+        head = await self._bus.last(chain_subjects(self._bus.ns, job))
+        return head is not None and isinstance(head.message, JobClosed)
+
+    async def _last(self, job: str) -> int:
+        last = await self._bus.last(job_subjects(self._bus.ns, job))
+        return last.seq if last else 0
+
     def _share(self) -> None:
         each = min(_MOST, max(_LEAST, self._budget // max(1, len(self._feeds))))
         for feed in self._feeds.values():
@@ -120,9 +138,10 @@ class Hub:
 class _Watcher:
     """How far somebody is."""
 
-    __slots__ = ("is_behind", "seen")
+    __slots__ = ("idle", "is_behind", "seen")
 
-    def __init__(self, seen: int) -> None:
+    def __init__(self, seen: int, idle: float | None) -> None:
+        self.idle = idle
         self.seen = seen
         """The stream sequence up to which he was given everything."""
         self.is_behind = False
@@ -180,8 +199,15 @@ class _Feed:
                 raise self._failure
             elif self._over and self._caught_up:
                 return
-            elif watcher.seen >= self._seen:
-                await self._changed.wait()
+            elif watcher.seen >= self._seen and not await self._changes(watcher.idle):
+                yield ()
+
+    async def _changes(self, idle: float | None) -> bool:
+        """Wait until something happens, for at most so many seconds; return whether it did."""
+        with anyio.move_on_after(idle):
+            await self._changed.wait()
+            return True
+        return False
 
     def _place(self, after: int) -> int:
         return bisect_right(self._events, after, key=lambda event: event.seq)
@@ -227,6 +253,7 @@ class _Feed:
 
     async def _read(self, after: int) -> tuple[list[Event], int]:
         """Return events from the log, and up to which sequence they are all that there is."""
+        until = self._front
         found: list[Event] = []
         size, seen = 0, after
         async with self._bus.follow([job_subjects(self._bus.ns, self._job)], after + 1) as batches:
@@ -235,10 +262,10 @@ class _Feed:
                     event, seen = event_of(entry), entry.seq
                     found += [event] if event is not None else []
                     size += event.size if event is not None else 0
-                    if seen >= self._front or len(found) >= _CHUNK or size >= _LEAST:
+                    if seen >= until or len(found) >= _CHUNK or size >= _LEAST:
                         return found, seen
                 if batch.pending == 0:
-                    return found, max(seen, self._front)
+                    return found, max(seen, until)
         raise AssertionError("there is always another batch")
 
     def _tell(self) -> None:

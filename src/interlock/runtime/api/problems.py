@@ -18,6 +18,7 @@ __all__ = [
     "AnswerUnusable",
     "BodyNotJson",
     "BodyTooLarge",
+    "BodyTooSlow",
     "BrokerAway",
     "InputsUnusable",
     "InvalidField",
@@ -40,6 +41,7 @@ __all__ = [
     "TooBusy",
     "TooManyRequests",
     "Unexpected",
+    "VersionTooOld",
     "answer_problems",
     "documented",
 ]
@@ -207,6 +209,15 @@ class QuestionOver(Problem):
     status, slug, title = 409, "question-over", "The question is over"
 
 
+class VersionTooOld(Problem):
+    """Machines are there that read an older version of messages, which cannot say this."""
+
+    status, slug, title = 409, "version-too-old", "Not all machines can read it"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+
+
 class TeamUnusable(Problem):
     """The team cannot be given a job as it is now."""
 
@@ -223,6 +234,15 @@ class BodyTooLarge(Problem):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"a body may have {limit} bytes", {"Connection": "close"})
+
+
+class BodyTooSlow(Problem):
+    """The body did not come in time."""
+
+    status, slug, title = 408, "body-too-slow", "The body did not come in time"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"a body may take {seconds:g} s", {"Connection": "close"})
 
 
 class MediaTypeWrong(Problem):
