@@ -193,29 +193,35 @@ class _ToolChecks:
     # --- what a step can do
 
     def _hopeless(self) -> Iterator[Found]:
+        for name, agent in self._team.agents.items() if not self._team.plan else ():
+            layers = team_layers(self._team, self._base, name)
+            for index, use in enumerate(agent.tools if agent.kind == "worker" else ()):
+                at: Location = ("agents", name, "tools", index)
+                yield from ((at, problem) for problem in self._never(f"agent {name!r}", use, layers))
         for number, step in enumerate(self._team.plan):
             agent = self._team.agents.get(step.agent)
             if agent is None or agent.kind != "worker":
                 continue
             layers = team_layers(self._team, self._base, step.agent, step)
             for index, use in enumerate(uses_of(step, agent)):
-                at: Location = ("plan", number, "agent") if step.tools is None else ("plan", number, "tools", index)
-                yield from ((at, problem) for problem in self._never(step, use, layers))
+                at = ("plan", number, "agent") if step.tools is None else ("plan", number, "tools", index)
+                yield from ((at, problem) for problem in self._never(f"step {step.step!r}", use, layers))
 
-    def _never(self, step: Step, use: ToolUse, layers: Sequence[Layer]) -> Iterator[str]:
+    def _never(self, who: str, use: ToolUse, layers: Sequence[Layer]) -> Iterator[str]:
+        """Yield why ``who`` can never use a tool so."""
         from interlock.protocol.rule_checks import may_ever  # noqa: PLC0415 -- few teams have rules
 
         name = tool_of(use)
         spec = (self._catalogue or {}).get(name)
         if not any(layer.permissions.allow or layer.permissions.ask for layer in layers):
-            yield f"step {step.step!r} can never call {name}: no layer of rules allows anything"
+            yield f"{who} can never call {name}: no layer of rules allows anything"
         elif spec is not None:
             pins = self._pins(spec, use)
             if isinstance(pins, str):
-                yield f"step {step.step!r} can never call {name}: {pins}"
+                yield f"{who} can never call {name}: {pins}"
             elif not may_ever(layers, spec, pins):
                 narrow = " with what it pins" if pins else ""
-                yield f"step {step.step!r} can never call {name}{narrow}: {_who(layers, spec, pins)}"
+                yield f"{who} can never call {name}{narrow}: {_who(layers, spec, pins)}"
 
     def _pins(self, spec: ToolSpec, use: ToolUse) -> dict[str, Json] | str:
         """Return the values that are known before a job runs, in their one form; or what is wrong with one."""

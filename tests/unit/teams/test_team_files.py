@@ -29,14 +29,23 @@ EXPECTED = {
     "by_is_no_verifier": ["15:11: agent 'reader' is a worker, and this must be a verifier; verifiers: checker"],
     "control_character": ["2:10: the character '\\x07' may not stand in YAML"],
     "cycle": ["13:13: steps need each other in a circle: summarise -> combine -> summarise (each needs the next)"],
+    "denied_without_plan": [
+        "4:34: agent 'reader' can never call files.read: the rules of team office do not allow it",
+        "5:33: agent 'clerk' can never call web.fetch with what it pins: the rules of team office do not allow it",
+    ],
     "duplicate_key": ["19:5: the key 'agent' stands twice, first in line 18"],
     "empty": ["1:1: this file is empty; expected a mapping (key: value)"],
+    "empty_plan": ["6:7: 'plan' has no steps: write some, or leave it out, and the manager plans from the goal"],
     "for_each_is_text": ["10:15: this gives text, not a list: expected one"],
     "handover_to_itself": ["24:25: 'reader' cannot take over from itself: name another worker, or raise 'attempts'"],
     "handover_to_nobody": ["24:25: there is no agent 'writer'; workers: reader"],
     "indentation": ["18:4: this does not fit the indentation of the lines above"],
     "item_without_for_each": ["20:7: 'item' is only there in a step with for_each"],
     "latin1": ["2:19: byte 0xe9 is not UTF-8: save the file as UTF-8"],
+    "manager_with_tools": [
+        "4:32: agent 'boss' is a manager: only workers use tools",
+        "5:34: there is no tool 'files.raed'",
+    ],
     "min_above_max": ["16:11: max (40) is below min (50): nothing can hold"],
     "missing_key": ["9:5: 'do' is missing in step 'summarise'"],
     "misspelt_key": ["4:26: unknown key 'promt': did you mean 'prompt'?"],
@@ -57,17 +66,20 @@ EXPECTED = {
     "no_criterion_kind": ["16:11: a criterion has one of the keys check, command, judge or schema"],
     "no_such_item_field": ["12:9: an item made of a file has no 'content'; it has: path, name, text"],
     "no_verifier": ["3:1: no agent of the team is a verifier"],
+    "nobody_to_plan_for": ["3:1: the team has no plan, and no worker that its manager could plan for"],
     "not_a_mapping": ["1:1: expected a mapping (key: value), got a list"],
     "nothing_to_verify": ["17:5: nothing of step 'combine' can be verified: give it 'output' or criteria"],
     "output_of_for_each": [
         "21:7: 'steps.summarise.output': step 'summarise' has a for_each, so there are 'outputs'",
     ],
     "refers_to_itself": ["20:7: step 'combine' refers to itself"],
+    "result_without_plan": ["8:3: there is no step 'report': the manager makes the steps from the goal"],
     "step_twice": ["17:11: step 'summarise' is defined twice, first in line 9: rename one of them"],
     "tab": ["4:1: a tab cannot indent YAML: use spaces"],
     "tag": ["4:11: the tag !!python/object:os.system has no meaning here: leave it out"],
     "template_cycle": ["12:9: steps need each other in a circle: summarise -> combine -> summarise"],
     "template_syntax": ["22:7: this is no template: unexpected '}'"],
+    "two_managers": ["5:17: the team has 2 managers (boss, chief), and one plans: leave one out"],
     "two_documents": ["25:1: only one YAML document can stand in a file"],
     "unclosed_quote": ["24:22: the quote that is opened here is never closed"],
     "unknown_agent": ["18:12: there is no agent 'raeder': did you mean 'reader'?"],
@@ -154,6 +166,20 @@ def test_a_good_file_is_read_whole() -> None:
     assert loaded.result_steps == ("bring-together",)
     assert loaded.inputs_used == {"documents", "tone", "wishes"}
     assert loaded.path == VALID
+
+
+PLANLESS = """\
+interlock: 1
+team: office
+agents: {reader: {kind: worker}, checker: {kind: verifier}}
+result: "{{ goal }}: {{ steps | tojson }}"
+"""
+
+
+def test_a_team_may_leave_its_plan_to_its_manager() -> None:
+    """Without a plan a file is a whole team; its result can name all steps at once, and no step by name."""
+    loaded = parse_team(PLANLESS, "team.yaml")
+    assert (loaded.team.plan, loaded.needs, loaded.result_steps) == ((), {}, ())
 
 
 def test_a_team_survives_the_wire() -> None:
