@@ -26,6 +26,8 @@ from interlock.protocol.base import Json
             {"properties": {"a": {}}},
         ),
         ({"patternProperties": {"^x": {"type": "array"}}}, {"patternProperties": {"^x": {"type": "array"}}}),
+        ({"type": "string", "pattern": r"\Aa\Z"}, {"type": "string"}),
+        ({"oneOf": [{"type": "object"}, {"not": {}}]}, {"anyOf": [{"type": "object"}, {}]}),
         ({"$ref": "https://example.org/s.json"}, {}),
         ({"$ref": "#/$defs/a", "$defs": {"a": {"not": {}}}}, {"$ref": "#/$defs/a", "$defs": {"a": {}}}),
     ],
@@ -40,6 +42,14 @@ def test_names_of_properties_are_no_keywords() -> None:
     schema: dict[str, Json] = {"type": "object", "properties": {"contains": {"type": "string"}, "not": {}}}
     schema |= {"required": ["contains"], "enum": [{"not": 1}], "additionalProperties": False}
     assert SchemaLimits().bindable(schema) is schema
+
+
+def test_properties_keep_their_order() -> None:
+    """Engines write properties in the schema's order, so schemas that differ in it alone are different."""
+    limits = SchemaLimits()
+    for names in (["a", "b"], ["b", "a"]):
+        schema: dict[str, Json] = {"properties": {name: {"type": "string"} for name in names}, "not": {}}
+        assert list(limits.bindable(schema)["properties"]) == names  # type: ignore[arg-type]
 
 
 def test_what_is_left_out_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
