@@ -193,9 +193,9 @@ class _ToolChecks:
     # --- what a step can do
 
     def _hopeless(self) -> Iterator[Found]:
-        for name, agent in self._team.agents.items() if not self._team.plan else ():
+        for name, member in self._team.agents.items() if not self._team.plan else ():
             layers = team_layers(self._team, self._base, name)
-            for index, use in enumerate(agent.tools if agent.kind == "worker" else ()):
+            for index, use in enumerate(member.tools if member.kind == "worker" else ()):
                 at: Location = ("agents", name, "tools", index)
                 yield from ((at, problem) for problem in self._never(f"agent {name!r}", use, layers))
         for number, step in enumerate(self._team.plan):
