@@ -1,6 +1,7 @@
 """The words of the commands that work on jobs after or without `run`, and of those that make up many machines."""
 
 import argparse
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ LATE = {
     "retry": "interlock.runtime.retry_command",
     "replay": "interlock.runtime.replay_command",
     "archive": "interlock.runtime.archive_command",
+    "api-key": "interlock.runtime.api_command",
 }
 """The module that knows each of these commands: ``COMMANDS`` in it has what does it, by name."""
 
@@ -29,6 +31,7 @@ LATE = {
 def add_late(commands: Commands, place: Add, as_json: Add) -> None:
     """Add the parsers of the commands in ``LATE``."""
     as_json(_plan(commands))
+    _api_key(commands)
     for make in (_up, _worker, _results, _archive):
         place(make(commands))
     for make in (_nodes, _submit, _watch, _dead_letters, _retry, _replay):
@@ -48,8 +51,45 @@ def _up(commands: Commands) -> argparse.ArgumentParser:
     up.add_argument("--workers", metavar="N", type=positive, help="processes of each worker (default: one a core)")
     up.add_argument("--durable", action="store_true", help="sync the log to disk before anything counts as written")
     add_log_bytes(up)
+    up.add_argument("--http", metavar="HOST:PORT", help="serve the HTTP API there, such as 127.0.0.1:8080")
+    up.add_argument(
+        "--http-keys", metavar="FILE", type=Path, help="who may use it (default: api-keys.json in the state folder)"
+    )
+    up.add_argument("--http-open", action="store_true", help="serve it without keys, to programs on this machine alone")
     _keeping(up)
     return up
+
+
+def _api_key(commands: Commands) -> argparse.ArgumentParser:
+    api_key = commands.add_parser(
+        "api-key",
+        help="make a key for the HTTP API, take one back, or list them",
+        description="Make a key for `interlock up --http` and print it, this once: the file has only its hash. Without "
+        "a name list the keys. A server that runs takes new keys, and no more those that were taken back, at once.",
+    )
+    api_key.add_argument("name", metavar="NAME", nargs="?", type=key_name, help="what the key is called")
+    api_key.add_argument(
+        "--scope",
+        metavar="SCOPE",
+        action="append",
+        choices=("submit", "read", "answer", "kill"),
+        help="what it is for: submit, read, answer or kill; repeat it for several (default: all)",
+    )
+    api_key.add_argument(
+        "--team", metavar="TEAM", action="append", type=team_name, help="for this team; repeat it (default: all teams)"
+    )
+    api_key.add_argument("--revoke", action="store_true", help="take the key back")
+    api_key.add_argument(
+        "--http-keys", metavar="FILE", type=Path, help="the file of keys (default: api-keys.json in the state folder)"
+    )
+    api_key.add_argument(
+        "--state",
+        metavar="DIR",
+        type=Path,
+        default=Path(os.environ.get("INTERLOCK_STATE", ".interlock")),
+        help="the state folder (default: $INTERLOCK_STATE or .interlock)",
+    )
+    return api_key
 
 
 def _worker(commands: Commands) -> argparse.ArgumentParser:
@@ -230,6 +270,20 @@ def positive(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
     return int(text)
+
+
+def key_name(text: str) -> str:
+    """Return ``text`` if a key can be called so."""
+    if not re.fullmatch(r"[A-Za-z0-9_.@-]{1,64}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a key: letters, digits, and . _ @ -")
+    return text
+
+
+def team_name(text: str) -> str:
+    """Return ``text`` if a team can be called so."""
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a team: small letters, digits, - and _")
+    return text
 
 
 def token(text: str) -> str:

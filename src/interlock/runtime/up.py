@@ -116,11 +116,13 @@ async def keep_up(bus: Bus, address: BrokerAddress, order: NodeOrder, ending: En
             guardian = NodeGuardian(bus, {role for config in configs if (role := _role(config))}, order.guard)
             leased = supervised(configs, environment, lease=guardian.seconds, hide=hide, gives_up=False)
             supervisor = await stack.enter_async_context(leased)
-            await _serve_http(stack, bus.ns, address, order, environment, say)
+            http = await _serve_http(stack, bus.ns, address, order, environment)
             told = await stack.enter_async_context(Presence(bus).announced(_node(order, configs)))
             async with anyio.create_task_group() as group:
                 group.start_soon(_obey, guardian, supervisor, say)
                 group.start_soon(_tell_load, supervisor, told)
+                if http is not None and order.http is not None:
+                    group.start_soon(_tell_http, http, order.http.url, say)
                 group.start_soon(_tell_ready, supervisor, configs, told.node, say)
                 if order.leads:
                     group.start_soon(_tell_jobs, bus, say)
@@ -142,26 +144,27 @@ async def _prepare(stack: AsyncExitStack, bus: Bus, order: NodeOrder) -> None:
 
 
 async def _serve_http(
-    stack: AsyncExitStack,
-    ns: str,
-    address: BrokerAddress,
-    order: NodeOrder,
-    environment: Mapping[str, str],
-    say: _Say,
-) -> None:
+    stack: AsyncExitStack, ns: str, address: BrokerAddress, order: NodeOrder, environment: Mapping[str, str]
+) -> Supervisor | None:
     """Keep the process of the HTTP API running, if there is to be one.
 
     It has a supervisor of its own, without a lease: it works on nothing that orders could stop, and it is what people
     ask while the broker is away, and while what is in hand is being ended.
     """
     if order.http is None:
-        return
+        return None
     config = api_config(ns, address, order.http)
     hide = _hider(order.crews, environment)
     hidden = {source.env for crew in order.crews for source in crew.team.secrets.values()} | {API_KEY_ENV}
     own = {name: value for name, value in environment.items() if name not in hidden}
-    await stack.enter_async_context(supervised([config], own, hide=hide, gives_up=False))
-    say(f"the HTTP API is at {order.http.url}, described by {order.http.url}/openapi.json")
+    return await stack.enter_async_context(supervised([config], own, hide=hide, gives_up=False))
+
+
+async def _tell_http(http: Supervisor, url: str, say: _Say) -> None:
+    """Say once where the HTTP API is."""
+    while not http.ready:  # noqa: ASYNC110 -- looking now and then is enough for a person
+        await anyio.sleep(_LOOK)
+    say(f"the HTTP API is at {url}, described by {url}/openapi.json")
 
 
 def _configs(ns: str, address: BrokerAddress, order: NodeOrder) -> list[ProcessConfig]:

@@ -18,6 +18,7 @@ from interlock.agents.children import teams_of
 from interlock.protocol.base import Role
 from interlock.protocol.team import Team
 from interlock.runtime.address import BrokerAddress
+from interlock.runtime.api_command import http_setup
 from interlock.runtime.bus import Bus
 from interlock.runtime.commands import model_problem, place_of, toolkit_of
 from interlock.runtime.config import ACK_WAIT
@@ -89,6 +90,7 @@ def _up(options: argparse.Namespace) -> int:
 
     :raises TeamTwice: two files define one team
     :raises ModelError: a model cannot be reached
+    :raises Mistake: the HTTP API cannot be served as wanted, see ``http_setup``
     """
     crews = _crews(options.teams)
     place = place_of(options)
@@ -100,6 +102,7 @@ def _up(options: argparse.Namespace) -> int:
         workers=options.workers,
         guard=options.guard,
         drain=options.drain,
+        http=http_setup(options),
     )
     anyio.run(_keep_up, place, order, backend_options={"use_uvloop": True})
     return 0
