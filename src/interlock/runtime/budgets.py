@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import anyio
 
@@ -28,12 +28,11 @@ from interlock.backends.errors import (
 from interlock.protocol.base import Usage
 from interlock.protocol.budgets import counter_of, owner_of
 from interlock.protocol.messages import Allowance
-from interlock.runtime._counters import Counters
 from interlock.runtime.bus_errors import BrokerUnreachable
 from interlock.runtime.chain import patiently
 from interlock.runtime.failures import BROKER_AWAY
 
-__all__ = ["Budgets", "metered", "spent_of"]
+__all__ = ["Adds", "Budgets", "metered", "spent_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -51,10 +50,18 @@ _RECONNECT = 0.2
 _ANSWERED_WITHOUT_WORK = (ModelRateLimited, ModelRefusedRequest, ModelUnauthorised, ModelServerFailed)
 
 
+class Adds(Protocol):
+    """Counters, as far as budgets need them."""
+
+    async def add(self, key: str, amount: int) -> int:
+        """Add to a counter and return its total after that; raises what ``Counters.add`` does."""
+        ...
+
+
 class Budgets:
     """What the jobs of one namespace may still use."""
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: Adds) -> None:
         self._counters = counters
 
     def meter(self, allowances: Iterable[Allowance], patience: float) -> Meter:
@@ -110,7 +117,7 @@ class _Reserved:
 class _Meter:
     """Counts the requests of one attempt."""
 
-    def __init__(self, counters: Counters, calls: Sequence[_Purse], tokens: Sequence[_Purse], patience: float) -> None:
+    def __init__(self, counters: Adds, calls: Sequence[_Purse], tokens: Sequence[_Purse], patience: float) -> None:
         self._counters, self._calls, self._tokens, self._patience = counters, calls, tokens, patience
 
     @asynccontextmanager
