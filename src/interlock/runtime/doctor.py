@@ -12,8 +12,9 @@ from interlock._version import __version__
 from interlock.agents.tools.isolation import SandboxMissing
 from interlock.backends.chat import ChatMessage, ChatRequest
 from interlock.backends.engines import MODEL_URL_ENV, open_chat, resolve_endpoint
-from interlock.backends.errors import ModelError
+from interlock.backends.errors import ModelError, VllmMissing
 from interlock.backends.local import find_weights
+from interlock.backends.vllm_command import find_vllm, sees_gpu
 from interlock.observability.settings import TraceSettings
 from interlock.protocol.team import ModelSettings
 from interlock.runtime._streams import Copies
@@ -40,7 +41,7 @@ async def examine(place: Place) -> list[Finding]:
     python = Finding(
         f"interlock {__version__} on Python {platform.python_version()}, {os.cpu_count()} cores", fine=True
     )
-    return [python, await _broker(place), await _endpoint(), _local(), await sandbox_finding(), _tracing()]
+    return [python, await _broker(place), await _endpoint(), _local(), _vllm(), await sandbox_finding(), _tracing()]
 
 
 async def _broker(place: Place) -> Finding:
@@ -89,6 +90,15 @@ def _local() -> Finding:
     except ModelError as error:
         return Finding(f"engine local: {error}", fine=False, needed=False)
     return Finding(f"engine local with {weights.name}", fine=True)
+
+
+def _vllm() -> Finding:
+    try:
+        command = find_vllm()
+    except VllmMissing as error:
+        return Finding(f"engine vllm: {error}", fine=False, needed=False)
+    where = "a GPU" if sees_gpu() else "the CPU, since no GPU is seen"
+    return Finding(f"engine vllm by {' '.join(command[:3])} on {where}", fine=True)
 
 
 async def sandbox_finding() -> Finding:

@@ -2,6 +2,7 @@
 
 import importlib.machinery
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from interlock.testing import Answer, Fail, ScriptedServer
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take away whatever the environment of these tests has set up."""
-    for name in ("INTERLOCK_MODEL_URL", "INTERLOCK_LOCAL_MODEL", "OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT"):
+    for name in ("INTERLOCK_MODEL_URL", "INTERLOCK_LOCAL_MODEL", "INTERLOCK_VLLM"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -29,10 +32,11 @@ async def test_a_machine_with_nothing_set_up(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     findings = await examine(Place(tmp_path / "state"))
     assert found(findings, "broker at nats://127.0.0.1:").fine
-    assert found(findings, "Python").fine
+    assert found(findings, "on Python").fine
     for word, advice in (
         ("INTERLOCK_MODEL_URL", "is not set"),
         ("engine local", "pip install"),
+        ("engine vllm", "INTERLOCK_VLLM"),
         ("tracing is off", "OTEL_EXPORTER_OTLP_ENDPOINT"),
     ):
         finding = found(findings, word)
@@ -49,6 +53,7 @@ async def test_a_machine_where_all_is_there(
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
     (tmp_path / "small.gguf").touch()
     monkeypatch.setenv("INTERLOCK_LOCAL_MODEL", str(tmp_path / "small.gguf"))
+    monkeypatch.setenv("INTERLOCK_VLLM", sys.executable)
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console,otlp")
     async with ScriptedServer(Answer("yes")) as server:
         monkeypatch.setenv("INTERLOCK_MODEL_URL", server.url)

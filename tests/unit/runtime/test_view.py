@@ -137,6 +137,28 @@ def test_the_plain_view_prints_lines() -> None:
     assert sum(line.startswith("s ") for line in lines) == 1, "a summary a second, and none once the job is over"
 
 
+def test_what_is_waited_for_takes_one_line() -> None:
+    """In a terminal the next word of what comes up takes the place of the last one; elsewhere it is a line more."""
+    live, out = LiveView(), io.StringIO()
+    plain = PlainView(out)
+    views: tuple[View, ...] = (live, plain)
+    for view in views:
+        view.say("before")
+        view.wait("vllm, 5 s: loading")
+        view.wait("vllm, 10 s: profiling")
+        view.say("between")
+        view.wait("vllm is ready")
+    shown = drawn(live)
+    assert [line in shown for line in ("before", "loading", "10 s: profiling", "between", "vllm is ready")] == [
+        True,
+        False,
+        True,
+        True,
+        True,
+    ]
+    assert len(out.getvalue().splitlines()) == 5
+
+
 def test_the_plain_view_falls_silent_when_nobody_reads() -> None:
     """After ``2>&1 | head -1`` the view goes on without a word, and nothing is left to fail later."""
     reader, writer = os.pipe()
