@@ -77,6 +77,8 @@ def _objection_of_task(state: JobState, task: str) -> str:
         return f"{task} was accepted"
     if known.step not in state.steps:
         return f"{task} belongs to a step that the plan does not have any more"
+    if spent := state.steps[known.step].spent:
+        return f"{task} would be ended again at once, submit a new job: its step is out of budget: {spent}"
     return "" if known.phase is Phase.CLOSED else f"{task} is at work and not over yet"
 
 
@@ -105,7 +107,7 @@ def _with_task(state: JobState, task: TaskState) -> JobState:
         return _with_single(state, task.step)
     step = state.steps[task.step]
     failed = task.outcome == "failed"
-    step = replace(step, failed=step.failed - failed, cancelled=step.cancelled - (not failed))
+    step = replace(step, failed=step.failed - failed, cancelled=step.cancelled - (not failed), began=None)
     return replace(
         state,
         tasks=state.tasks.insert(task.id, _reset(task)),
@@ -116,7 +118,7 @@ def _with_task(state: JobState, task: TaskState) -> JobState:
 
 def _with_single(state: JobState, name: str) -> JobState:
     """Put the one task of a step back, whatever came of it; the step is queued when it is ready."""
-    step = replace(state.steps[name], next_index=0, accepted=0, failed=0, cancelled=0)
+    step = replace(state.steps[name], next_index=0, accepted=0, failed=0, cancelled=0, began=None)
     return replace(
         state,
         tasks=state.tasks.insert(name, _reset(state.tasks[name])),
@@ -151,6 +153,6 @@ def _uncounted(state: JobState, step: StepState) -> JobState:
             strays=state.strays.insert(known.id, known.head),
             reporters=state.reporters.insert(known.id, known.roles) if known.acts else state.reporters,
         )
-    fresh = StepState(step.spec, size=None, redone=step.redone)
+    fresh = StepState(step.spec, size=None, redone=step.redone, spent=step.spent)
     queue = tuple(one for one in state.queue if one != name)
     return replace(state, steps=state.steps.insert(name, fresh), queue=queue)

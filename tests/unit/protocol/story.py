@@ -55,6 +55,7 @@ def step(
     items: bool = False,
     attempts: int = 3,
     handover: Handover | None = None,
+    budget: Budget | None = None,
 ) -> Step:
     """Return a step done by the agent ``w``."""
     return Step(
@@ -65,6 +66,7 @@ def step(
         for_each="{{ inputs.items }}" if items else None,
         attempts=attempts,
         on_failure=handover or "fail",
+        budget=budget or Budget(),
     )
 
 
@@ -206,14 +208,13 @@ class Story:
         else:
             self.tell(EffectDone(**{"outcome": "sent", "failed": status == "failed", **common}))
 
-    def verdict(self, task: str, verdict: Verdict, evidence: str | None = None) -> None:
+    def verdict(self, task: str, verdict: Verdict, evidence: str | None = None, **fields: Any) -> None:
         """Let the verifier judge the current attempt; by default each attempt meets another objection."""
         number = self.state.tasks[task].current.number
         holds = {"pass": True, "fail": False, "uncertain": None}[verdict]
         found = CriterionVerdict(criterion="words", holds=holds, evidence=evidence or f"evidence {number}")
-        self.tell(
-            TaskVerdict.model_validate({**self._next_of(task), "by": "v@t", "verdict": verdict, "criteria": (found,)})
-        )
+        told = {"by": "v@t", "verdict": verdict, "criteria": (found,), **fields}
+        self.tell(TaskVerdict.model_validate({**self._next_of(task), **told}))
 
     def _next_of(self, task: str) -> dict[str, Any]:
         """Return the envelope of the next message that the worker of a task's current attempt would send."""
