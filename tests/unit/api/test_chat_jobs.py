@@ -146,7 +146,8 @@ def test_an_option_is_read_only_where_it_stands_alone(
 
 def test_a_schema_that_is_none_is_refused() -> None:
     """Before a job is made of it; one that is told stands in the goal."""
-    for wrong in (None, {}, {"schema": 3}, {"schema": {"type": "nothing"}}):
+    wrongs: list[Any] = [None, {}, {"schema": 3}, {"schema": {"type": "nothing"}}]
+    for wrong in wrongs:
         with pytest.raises(NotForTeams, match="response_format"):
             schema_of(ResponseFormat(type="json_schema", json_schema=wrong))
     fine = ResponseFormat(type="json_schema", json_schema={"name": "x", "schema": {"type": "object"}})

@@ -215,7 +215,7 @@ def test_a_json_object_is_always_one(result: Json, wanted: Json) -> None:
 
 def test_an_answer_is_held_to_its_schema() -> None:
     """What is valid goes out; what is not is an error that says why and where the result is."""
-    schema = {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}}
+    schema: Json = {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}}
     wanted = ResponseFormat(type="json_schema", json_schema={"schema": schema})
     assert answer_turn(closed(result='so: {"a": 2}'), wanted) == '{"a": 2}'
     text = ResponseFormat(type="json_schema", json_schema={"schema": {"type": "string"}})

@@ -9,6 +9,8 @@ from pydantic.json_schema import models_json_schema
 from interlock._version import __version__
 from interlock.runtime.api import jobs, kills, questions, teams
 from interlock.runtime.api.bounds import Bounds
+from interlock.runtime.api.chat import add_chat
+from interlock.runtime.api.chat_errors import OpenAIErrors
 from interlock.runtime.api.context import ApiContext
 from interlock.runtime.api.events import EVENT_MODELS
 from interlock.runtime.api.problems import (
@@ -56,6 +58,7 @@ def make_app(context: ApiContext) -> FastAPI:
     app = _paths()
     app.state.context = context
     app.add_middleware(Bounds, context=context)
+    app.add_middleware(OpenAIErrors)  # the outermost: it puts what the bounds say into its own words, too
     return app
 
 
@@ -78,6 +81,7 @@ def _paths() -> FastAPI:
     for router in (jobs.router, questions.router, kills.router, teams.router):
         app.include_router(router, responses=_GUARDED)
     app.include_router(teams.health_router)
+    add_chat(app)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]  # as FastAPI's documentation has it
     return app
 

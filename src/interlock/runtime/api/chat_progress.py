@@ -41,18 +41,18 @@ _MANY = 8
 _PIECE = 400
 """Characters of an answer that go out at once, about."""
 
-_BESIDES_QUESTION = 2
-"""Lines of a question that say whose it is and what is asked."""
-
 
 class JobFailed(ChatError):
     """The job ended without a result."""
 
-    def __init__(self, closed: JobClosed) -> None:
+    def __init__(self, closed: JobClosed, why: Sequence[str] = ()) -> None:
         self.status_of_job = closed.status
-        why = f": {closed.reason}" if closed.reason else ""
+        told = "; ".join(_short(one) for one in (closed.reason, *why) if one)
+        reasons = f": {told}" if told else ""
         did = "was stopped" if closed.status == "killed" else "failed"
-        super().__init__(422, f"job {closed.job} {did}{why}", kind="job_error", code=f"job_{closed.status}", param=None)
+        super().__init__(
+            422, f"job {closed.job} {did}{reasons}", kind="job_error", code=f"job_{closed.status}", param=None
+        )
 
 
 class AnswerUnfit(ChatError):
@@ -124,9 +124,10 @@ def _how_far(step: StepState) -> str:
 
 def question_turn(question: QuestionReport, now: datetime, before: str = "") -> str:
     """Return the assistant's turn that asks a person, after the sentence ``before``."""
-    parts = [before, "\n".join(map(plainly, question.text.splitlines()))]
+    asked = question.text.split("\n")
+    parts = [before, "\n".join(map(plainly, asked)).strip()]
     if question.approval is not None:
-        call = list(question_in_words(question))[_BESIDES_QUESTION:]
+        call = list(question_in_words(question))[1 + len(asked) :]  # after whose it is and what is asked
         parts.append("\n".join(f"    {line.removeprefix('  ')}" for line in call))
     parts.append(_how_to_answer(question, now))
     return marked("\n\n".join(filter(None, parts)), Mark(question.job, question.id))
@@ -145,14 +146,16 @@ def _listed(options: Sequence[str]) -> str:
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"
 
 
-def answer_turn(closed: JobClosed, wanted: ResponseFormat | None, before: str = "") -> str:
+def answer_turn(closed: JobClosed, wanted: ResponseFormat | None, before: str = "", why: Sequence[str] = ()) -> str:
     """Return the assistant's turn that a job ended with, after the sentence ``before`` where it is text.
+
+    ``why`` says more of what went wrong, where it has no result.
 
     :raises JobFailed: it ended without a result
     :raises AnswerUnfit: its result has not the form that is wanted
     """
     if closed.status in {"failed", "killed"}:
-        raise JobFailed(closed)
+        raise JobFailed(closed, why)
     if wanted is not None and wanted.type != "text":
         return json.dumps(_in_form(closed, wanted), ensure_ascii=False)
     text = closed.result if isinstance(closed.result, str) else _as_text(closed.result)

@@ -32,6 +32,7 @@ __all__ = [
     "ModelList",
     "NotForTeams",
     "Part",
+    "Progress",
     "Reply",
     "ReplyUsage",
     "ResponseFormat",
@@ -54,6 +55,7 @@ _LINE_ENDS = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
 """What some readers take for the end of a line."""
 
 Progress = Literal["reasoning", "content", "none"]
+"""Where a stream tells how the job goes."""
 
 
 class _Lenient(BaseModel):
@@ -67,12 +69,16 @@ class _Written(BaseModel):
 class ChatError(Exception):
     """What is told to an OpenAI client as an error, in its own shape."""
 
-    def __init__(self, status: int, message: str, *, kind: str, code: str, param: str | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, *, kind: str, code: str, param: str | None = None, again: bool = False
+    ) -> None:
         self.status = status
         """The HTTP status, where no answer has begun yet."""
         self.kind = kind
         self.code = code
         self.param = param
+        self.again = again
+        """Whether nothing was begun, so that a client may try again by itself."""
         super().__init__(message)
 
     @property
@@ -145,6 +151,8 @@ class Extra(BaseModel):
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")] | None = None
     """The id of the job: the same request sent again with it is the same job. Left out: a new job."""
     priority: Priority = "normal"
+    approve_plan: bool = False
+    """Whether a person is asked before a plan that the team's manager made is followed."""
     progress: Progress = "reasoning"
     """Where a streamed answer tells how the job goes: in ``reasoning_content``, which plain clients do not show, in the
     answer's own text, or nowhere."""

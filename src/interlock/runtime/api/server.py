@@ -78,6 +78,7 @@ async def serving(app: FastAPI, listener: socket.socket) -> AsyncIterator[None]:
         try:
             yield
         finally:
+            app.state.is_ending = True  # who is hung up on has not hung up
             with anyio.CancelScope(shield=True):
                 await _end(server)
             group.cancel_scope.cancel()
