@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from interlock.backends.engines import Endpoint
+from interlock.backends.engines import VLLM_KEY_ENV, Endpoint
 from interlock.backends.vllm import VllmSettings, vllm_server
 from interlock.protocol.base import Json
 from interlock.protocol.team import ModelSettings
@@ -88,10 +88,15 @@ def environment(built: Path, *, core: int | None = None) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def serving(built: Path, *, core: int | None = None, again: bool = True) -> AsyncIterator[Endpoint]:
-    """Run a server while the context is open; with ``again`` False, one that dies is not started again."""
+async def serving(
+    built: Path, *, core: int | None = None, again: bool = True, key: str | None = None
+) -> AsyncIterator[Endpoint]:
+    """Run a server while the context is open; with ``again`` False, one that dies is not started again.
+
+    ``key`` is what callers have to know; left out, the server gets one of its own.
+    """
     how = VllmSettings(start_timeout=_START_SECONDS, first_wait=1 if again else _NEVER, longest_wait=_NEVER)
-    environ = {**os.environ, **environment(built, core=core)}
+    environ = {**os.environ, **environment(built, core=core)} | ({VLLM_KEY_ENV: key} if key else {})
     async with vllm_server(settings(built), environ, how=how) as endpoint:
         yield endpoint
 
