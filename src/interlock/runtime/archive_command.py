@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import anyio
 
-from interlock.runtime.archiving import Archived, archive, drop_chunks, finished
+from interlock.runtime.archiving import Archived, archive, drop_chunks, drop_counters, finished
 from interlock.runtime.client import JobNotFound
 from interlock.runtime.commands import place_of
 from interlock.runtime.place import Place, open_log
@@ -33,6 +33,7 @@ async def _archive_all(place: Place, options: argparse.Namespace) -> None:
             print_out(_in_words(await archive(bus, job, folder, keep=options.keep)))
         if not options.keep:
             await drop_chunks(bus)
+            await drop_counters(bus)
 
 
 def _in_words(done: Archived) -> str:

@@ -37,10 +37,21 @@ from interlock.runtime.client import JobNotFound
 from interlock.runtime.failures import Mistake
 from interlock.runtime.lean import LeanFold, size_of
 
-__all__ = ["ArchiveDiffers", "ArchiveLost", "Archived", "JobStillOpen", "archive", "drop_chunks", "finished", "is_away"]
+__all__ = [
+    "ArchiveDiffers",
+    "ArchiveLost",
+    "Archived",
+    "JobStillOpen",
+    "archive",
+    "drop_chunks",
+    "drop_counters",
+    "finished",
+    "is_away",
+]
 
-_CHUNKS_STAY = timedelta(hours=1)
-"""How long after the end of its last job a chunk of items stays: another job may just be given the same list."""
+_STAYS = timedelta(hours=1)
+"""How long after the end of its last job a chunk of items stays: another job may just be given the same list. A job's
+counters stay as long."""
 
 
 class JobStillOpen(Mistake):
@@ -160,8 +171,24 @@ async def drop_chunks(bus: Bus) -> int:
     return len(dropped)
 
 
+async def drop_counters(bus: Bus) -> int:
+    """Forget what jobs used of their budgets that are away and long over; return of how many jobs.
+
+    An attempt that outlives its job may still ask for leave to send: so soon after the end it is to be refused.
+
+    :raises BusError: the broker is away for good
+    """
+    dropped = 0
+    for job in sorted(await bus.counters.jobs()):
+        last = await bus.last(chain_subjects(bus.ns, job))
+        if last is not None and _is_long_over(last.message) and not await bus.shelf.has_tasks(job):
+            await bus.counters.forget(job)
+            dropped += 1
+    return dropped
+
+
 def _is_long_over(last: Envelope) -> bool:
-    return isinstance(last, JobClosed) and last.at <= datetime.now(UTC) - _CHUNKS_STAY
+    return isinstance(last, JobClosed) and last.at <= datetime.now(UTC) - _STAYS
 
 
 async def _closing(bus: Bus, job: str) -> int:

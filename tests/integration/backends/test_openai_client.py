@@ -13,6 +13,7 @@ from anyio.abc import SocketAttribute, SocketStream
 from interlock.backends.chat import ChatMessage, ChatModel, ChatRequest
 from interlock.backends.engines import Endpoint, open_chat
 from interlock.backends.errors import (
+    BudgetSpent,
     ModelAnswerMalformed,
     ModelError,
     ModelRateLimited,
@@ -316,3 +317,48 @@ async def raw_server(answer: bytes, drip: float | None = None) -> AsyncIterator[
         group.start_soon(listener.serve, serve)
         yield f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}/v1"  # noqa: S610 -- no Django here
         group.cancel_scope.cancel()
+
+
+class _Metered:
+    """A meter that lets so many requests leave, and keeps what it was told of them."""
+
+    def __init__(self, leave: int, max_tokens: int = 50) -> None:
+        self.leave, self.max_tokens = leave, max_tokens
+        self.asked: list[tuple[int, int]] = []
+        self.spent: list[Usage] = []
+
+    @asynccontextmanager
+    async def sending(self, size: int, max_tokens: int) -> AsyncIterator["_Metered"]:
+        if not self.leave:
+            raise BudgetSpent("nothing is left")
+        self.leave -= 1
+        self.asked.append((size, max_tokens))
+        yield self
+
+    def used(self, usage: Usage) -> None:
+        self.spent.append(usage)
+
+
+async def test_a_meter_is_asked_each_time_that_a_request_leaves() -> None:
+    """A request that is sent again is paid for again; without leave it is not sent, and that is told at once."""
+    script = when("busy", Fail(503), Fail(503), "now"), otherwise("never")
+    async with ScriptedServer(list(script)) as server, chat_with(server.url) as chat:
+        enough, too_few = _Metered(3), _Metered(1)
+        reply = await chat.chat(ask("busy", meter=enough))
+        assert (reply.text, len(server.calls), len(enough.asked)) == ("now", 3, 3)
+        assert enough.spent == [reply.usage], "only the answer says what it cost"
+        assert enough.asked[0][0] >= len("You are brief.busy"), "a prompt has no more tokens than the request has bytes"
+        with pytest.raises(BudgetSpent, match=r"^out of budget: nothing is left$"):
+            await chat.chat(ask("never", meter=_Metered(0)))
+        assert len(server.calls) == 3
+    async with ScriptedServer(Fail(503)) as server, chat_with(server.url) as chat:
+        with pytest.raises(BudgetSpent):
+            await chat.chat(ask(meter=too_few))
+        assert len(server.calls) == 1
+
+
+async def test_a_meter_can_shorten_the_answer() -> None:
+    """The most completion tokens that are asked for are those that are paid for."""
+    async with ScriptedServer("fine") as server, chat_with(server.url) as chat:
+        await chat.chat(ask(meter=_Metered(1, max_tokens=7)))
+        assert server.calls[0].body["max_tokens"] == 7

@@ -24,6 +24,7 @@ from interlock.runtime.archiving import (
     JobStillOpen,
     archive,
     drop_chunks,
+    drop_counters,
     finished,
     is_away,
 )
@@ -193,14 +194,28 @@ async def test_items_that_jobs_share_stay_until_the_last_is_long_over(
                 async with aclosing(watch(bus, job)) as news:
                     async for _ in news:
                         pass
-    monkeypatch.setattr(archiving, "_CHUNKS_STAY", timedelta())
+    monkeypatch.setattr(archiving, "_STAYS", timedelta())
     done = await archive(bus, "j1", tmp_path)
     assert await drop_chunks(bus) == 0, "the other job is in the log"
     assert Archive.open(done.path).body(body) == await bus.get_body(body)
     await archive(bus, "j2", tmp_path)
-    monkeypatch.setattr(archiving, "_CHUNKS_STAY", timedelta(hours=1))
+    monkeypatch.setattr(archiving, "_STAYS", timedelta(hours=1))
     assert await drop_chunks(bus) == 0, "it was just over"
-    monkeypatch.setattr(archiving, "_CHUNKS_STAY", timedelta())
+    monkeypatch.setattr(archiving, "_STAYS", timedelta())
     assert await drop_chunks(bus) == 1
     assert body.digest not in await bus.shelf.bodies()
     assert await drop_chunks(bus) == 0
+
+
+async def test_counters_go_with_the_tasks_of_a_job(bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a job used of its budget is forgotten once it is away and long over, and that of others stays."""
+    for key in (f"{await _done(bus)}.calls", "j1.s.tokens", "j2.calls"):
+        await bus.counters.add(key, 1)
+    monkeypatch.setattr(archiving, "_STAYS", timedelta())
+    assert await drop_counters(bus) == 0, "its tasks are in the log and may be put back"
+    await archive(bus, "j1", tmp_path)
+    monkeypatch.setattr(archiving, "_STAYS", timedelta(hours=1))
+    assert await drop_counters(bus) == 0, "an attempt of it may not have heard yet"
+    monkeypatch.setattr(archiving, "_STAYS", timedelta())
+    assert await drop_counters(bus) == 1
+    assert await bus.counters.jobs() == {"j2"}
