@@ -11,7 +11,7 @@ from interlock.runtime.yaml_positions import Location
 
 __all__ = ["Nesting", "Reading"]
 
-_OWN = ("prompt", "model", "tools", "strategy", "redo")
+_OWN = ("prompt", "model", "strategy", "redo")
 """What a team says in its own file, and not whoever has it for an agent."""
 
 

@@ -28,7 +28,7 @@ async def test_a_team_does_the_tasks_of_a_team(tmp_path: Path) -> None:
         assert (submitted.parent, submitted.team.team) == ("paper", "level1")
         assert [one.team for one in submitted.bounds] == ["level0"]
         assert (jobs.closed[job].status, jobs.closed[job].usage.calls) == ("succeeded", 2)
-    assert sorted(jobs.submitted[job].inputs["path"] for job in jobs.at_level(2)) == [
+    assert sorted(str(jobs.submitted[job].inputs["path"]) for job in jobs.at_level(2)) == [
         "top/level00",
         "top/level01",
         "top/level02",

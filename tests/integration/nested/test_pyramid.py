@@ -48,10 +48,10 @@ async def test_three_levels_are_one_trace_and_add_up_although_the_manager_dies(t
         env = {"INTERLOCK_MODEL_URL": server.url, **receiver.environment()}
         async with running("run", str(team), "go", "--json", env=env, cwd=tmp_path) as job:
             for share in (0.2, 0.6):
-                await eventually(lambda share=share: len(server.calls) >= share * _LEAVES)
+                await eventually(partial(_answered, server, share))
                 [manager] = agent_pids(job.process.pid, "manager")
                 kill(manager)
-                await eventually(lambda manager=manager: not alive(manager))
+                await eventually(partial(_is_gone, manager))
                 await eventually(lambda: bool(agent_pids(job.process.pid, "manager")))
             done = await job.finish()
         assert done.status == 0, done.err
@@ -65,6 +65,14 @@ async def test_three_levels_are_one_trace_and_add_up_although_the_manager_dies(t
     assert used["calls"] == calls == _LEAVES
     assert {span.trace_id for span in spans} == {done.report["trace_id"]}
     _hang_together(spans)
+
+
+def _answered(server: ScriptedServer, share: float) -> bool:
+    return len(server.calls) >= share * _LEAVES
+
+
+def _is_gone(pid: int) -> bool:
+    return not alive(pid)
 
 
 def _are_told(spans: Sequence[ReceivedSpan]) -> bool:
