@@ -46,7 +46,7 @@ async def kill(
         if isinstance(scope, JobScope) and await bus.last(submitted_subject(bus.ns, scope.job)) is None:
             raise JobNotFound(scope.job, await bus.jobs())
         order = await command(bus, scope, stop=True, reason=reason)  # before anything that takes time
-        jobs = await open_jobs(bus)
+        jobs = await open_jobs(bus, order)
         bound = [job for job, submitted in jobs.items() if stop_of_job({"": order}, submitted) is not None]
         await _tell_supervisors(bus, order, [jobs[job] for job in bound])
         left, ended = await _obeyed(bus, bound)
@@ -66,8 +66,10 @@ async def resume(place: Place, scope: AllScope | TeamScope | JobScope | AgentSco
         return await command(bus, scope, stop=False)
 
 
-async def open_jobs(bus: Bus) -> dict[str, JobSubmitted]:
-    """Return the first entries of the jobs that are not closed. A few entries are read for each job, however large.
+async def open_jobs(bus: Bus, order: Order | None = None) -> dict[str, JobSubmitted]:
+    """Return the first entries of the jobs that are not closed, and of those that ``order`` has closed already.
+
+    A few entries are read for each job, however large.
 
     :raises BusError: the broker cannot be reached
     """
@@ -79,8 +81,8 @@ async def open_jobs(bus: Bus) -> dict[str, JobSubmitted]:
                 match entry.message:
                     case JobSubmitted() as submitted:
                         jobs[submitted.job] = submitted
-                    case JobClosed(job=job):
-                        closed.add(job)
+                    case JobClosed() as end if order is None or not _ended_by(order, end):
+                        closed.add(end.job)
                     case JobRetried(job=job):
                         closed.discard(job)
                     case _:
@@ -88,6 +90,10 @@ async def open_jobs(bus: Bus) -> dict[str, JobSubmitted]:
             if not batch.pending:
                 break
     return {job: submitted for job, submitted in jobs.items() if job not in closed}
+
+
+def _ended_by(order: Order, end: JobClosed) -> bool:
+    return end.status == "killed" and describe_order(order) in end.reason
 
 
 async def _tell_supervisors(bus: Bus, order: Order, stopped: Sequence[JobSubmitted]) -> None:

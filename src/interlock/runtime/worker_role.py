@@ -29,6 +29,7 @@ from interlock.runtime.chain import Chain, patiently, take_over
 from interlock.runtime.config import ProcessConfig
 from interlock.runtime.deliveries import Delivery
 from interlock.runtime.gateway import Acted, Gateway
+from interlock.runtime.holding import HeldModel
 from interlock.runtime.roles import RoleIncomplete, Serving
 from interlock.runtime.told import Told
 from interlock.runtime.workshop import Workshop, open_workshop
@@ -98,10 +99,10 @@ class _Worker:
         """
         try:
             if self.workshop is None or not chain.assignment.grant.tools:
-                return await self._result(chain, span, None, None)
+                return await self._result(delivery, chain, span, None, None)
             resumed = await _resumed(chain)
             gateway = await self._gateway(self.workshop, chain, resumed)
-            return await self._result(chain, span, gateway, resumed)
+            return await self._result(delivery, chain, span, gateway, resumed)
         except AttemptLost as lost:
             span.result("lost", lost.reason)
             await delivery.leave()
@@ -122,12 +123,13 @@ class _Worker:
         )
 
     async def _result(
-        self, chain: Chain, span: AgentSpan, gateway: Gateway | None, resumed: Answered | None
+        self, delivery: Delivery, chain: Chain, span: AgentSpan, gateway: Gateway | None, resumed: Answered | None
     ) -> TaskResult | QuestionAsked:
         serving, assignment = self.serving, chain.assignment
         hidden = gateway.hidden if gateway else as_it_is
         meter = serving.budgets.meter(assignment.allowances, serving.settings.timeout)
-        model = ModelRecorder(metered(self.model, meter), _exchanges(resumed), hidden)
+        asked = HeldModel(metered(self.model, meter), chain, delivery)
+        model = ModelRecorder(asked, _exchanges(resumed), hidden)
         toolbox = ToolWatcher(gateway or NO_TOOLS, _seen(resumed))
         talk = _kept(resumed, "thinking")
         try:

@@ -10,7 +10,7 @@ from tests.integration.runtime.crew import give, team_of
 from tests.killable_broker import KillableBroker
 
 from interlock.observability.tracing import Tracing
-from interlock.protocol.control import AllScope
+from interlock.protocol.control import AllScope, Order
 from interlock.protocol.messages import JobRetried, JobSubmitted, TaskResult
 from interlock.protocol.state import JobState
 from interlock.runtime import closing, killing
@@ -19,6 +19,7 @@ from interlock.runtime.carrying import Carrier
 from interlock.runtime.client import JobNotFound, read_job, watch
 from interlock.runtime.closing import JobLeftOpen, close_killed
 from interlock.runtime.coordinator import Coordinator
+from interlock.runtime.killswitch import command, describe_order
 from interlock.runtime.place import Place
 
 pytestmark = pytest.mark.timeout(60)
@@ -113,7 +114,7 @@ async def test_an_order_stands_before_anything_else_is_read(tmp_path: Path, monk
     """However much there is to read, an order to kill is written first."""
     looked: list[bool] = []
 
-    async def look(bus: Bus) -> dict[str, JobSubmitted]:
+    async def look(bus: Bus, _order: Order) -> dict[str, JobSubmitted]:
         looked.append(bool(await bus.orders.standing()))
         return {}
 
@@ -131,3 +132,13 @@ async def test_open_jobs_are_known_by_their_own_chains(bus: Bus) -> None:
     state = await read_job(bus, "two")
     await bus.append(JobRetried(id="r", ns=bus.ns, job="two", at=datetime.now(UTC), answers=state.head, tasks=("s:0",)))
     assert sorted(await killing.open_jobs(bus)) == ["three", "two"]
+
+
+async def test_what_an_order_has_ended_already_is_told_as_ended_by_it(bus: Bus) -> None:
+    """A job that an order closed before anybody looked is among those that it bound; one that ended before is not."""
+    for name in ("before", "by-it", "open"):
+        await give(bus, team_of({"step": "s", "for_each": [1]}), name)
+    await close_killed(bus, Tracing(), "before", "enough")
+    order = await command(bus, AllScope(), stop=True, reason="it went wrong")
+    await close_killed(bus, Tracing(), "by-it", describe_order(order))
+    assert sorted(await killing.open_jobs(bus, order)) == ["by-it", "open"]
