@@ -14,7 +14,8 @@ from tests.teams import write_team
 from interlock.observability.tracing import Tracing
 from interlock.runtime.api.app import make_app
 from interlock.runtime.api.context import open_context
-from interlock.runtime.api.keys import KeyRecord, Keys, digest_of
+from interlock.runtime.api.keyfile import KeyRecord, digest_of
+from interlock.runtime.api.keys import Keys
 from interlock.runtime.api.server import serving
 from interlock.runtime.bus import Bus
 from interlock.runtime.place import Place, open_log
