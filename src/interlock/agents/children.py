@@ -95,6 +95,7 @@ def child_of(
     team = parent.team.agents[agent].team if agent in parent.team.agents else None
     if not isinstance(team, Team):
         raise NoSuchTeam(agent, parent.team.team)
+    autonomy: Autonomy = min((assignment.grant.autonomy, team.autonomy), key=_CAUTION.index)
     return JobSubmitted(
         id=message_id,
         ns=parent.ns,
@@ -106,7 +107,7 @@ def child_of(
         goal=_goal(assignment),
         inputs=_inputs(team, assignment),
         budget=_narrowed(team.budget, assignment.allowances),
-        autonomy=min(assignment.grant.autonomy, team.autonomy, key=_CAUTION.index),
+        autonomy=autonomy,
         parent=parent.job,
         tools=home.tools,
         base=home.base,

@@ -104,7 +104,7 @@ def agent_configs(
         serial = settings is not None and CAPABILITIES[_engine_of(settings)].parallel == 1
         copies = min(workers or max(1, cores_each), most) if agent.kind == "worker" else 1
         copies = 1 if serial else copies
-        kind: Literal["worker", "verifier", "team"] = agent.kind if agent.kind in {"worker", "team"} else "verifier"
+        kind: Literal["worker", "verifier", "team"] = "verifier" if agent.kind == "manager" else agent.kind
         broker = BrokerLogin.of(login_of(address, Party(kind, role), lane))
         configs += (
             ProcessConfig(
