@@ -7,9 +7,9 @@ What a team file says with nested keys stands here in plain texts, which ``plann
 from collections.abc import Iterable, Sequence
 
 from interlock.protocol.base import Json
-from interlock.protocol.team import TYPE_NAMES, Agent, PinnedTool, Step, Team
+from interlock.protocol.team import TYPE_NAMES, Agent, Input, PinnedTool, Step, Team
 
-__all__ = ["CRITERIA", "MAKES", "MAX_STEPS", "doers_of", "plan_schema", "tools_of", "verifiers_of"]
+__all__ = ["CRITERIA", "MAKES", "MAX_STEPS", "doers_of", "inputs_of", "plan_schema", "tools_of", "verifiers_of"]
 
 MAX_STEPS = 20
 """The most steps of a plan that a manager makes."""
@@ -52,6 +52,11 @@ def tools_of(agents: Iterable[Agent]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(use.tool if isinstance(use, PinnedTool) else use for use in uses))
 
 
+def inputs_of(agent: Agent) -> dict[str, Input]:
+    """Return the inputs of an agent that is a team; only such a one has any."""
+    return agent.team.inputs if isinstance(agent.team, Team) else {}
+
+
 def plan_schema(team: Team, before: Sequence[Step] = ()) -> dict[str, Json]:
     """Return the JSON Schema of what a manager answers; ``before`` are the steps of the plan that it is to change."""
     fields: dict[str, Json] = {"makes": _choice(MAKES), "text": _TEXT}
@@ -79,6 +84,8 @@ def _step(team: Team, before: Sequence[Step]) -> Json:
     if tools := tools_of(agents.values()):
         pin = _list(_object({"argument": _TEXT, "value": _TEXT}))
         fields["tools"] = _list(_object({"tool": _choice(tools), "pin": pin}))
+    if any(inputs_of(agent) for agent in agents.values()):
+        fields["inputs"] = _list(_object({"name": _TEXT, "value": _TEXT}))
     return _object(fields)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from interlock.agents.demands import one_line
-from interlock.agents.planning_form import CRITERIA, doers_of, tools_of, verifiers_of
+from interlock.agents.planning_form import CRITERIA, doers_of, inputs_of, tools_of, verifiers_of
 from interlock.agents.prompts import data_blocks
 from interlock.backends.chat import ChatMessage
 from interlock.protocol.base import Json, canonical_json
@@ -98,6 +98,8 @@ def _standing(occasion: Occasion) -> Iterator[str]:
             '"tools" are the tools that the step may use, each of them one that its agent has. "pin" fixes an '
             "argument, which nobody can change afterwards: pin whatever you know now."
         )
+    if any(inputs_of(agent) for agent in doers_of(team).values()):
+        yield '"inputs" are what an agent that is a team is given for its inputs; empty for other agents.'
     yield _list("Kinds of criteria, and what their value is:", (f"{kind}: {text}" for kind, text in CRITERIA.items()))
     yield _list("The agents:", (_agent(name, agent) for name, agent in doers_of(team).items()))
     if len(verifiers_of(team)) > 1:
@@ -111,11 +113,15 @@ def _standing(occasion: Occasion) -> Iterator[str]:
 def _agent(name: str, agent: Agent) -> str:
     names = tools_of([agent])
     has = f" Tools: {', '.join(names)}." if names else " No tools."
-    return _described(name, agent) + ("" if agent.kind == "team" else has)
+    if agent.kind != "team":
+        return _described(name, agent) + has
+    inputs = ", ".join(f"{one} ({_KINDS.get(spec.type, 'a list')})" for one, spec in inputs_of(agent).items())
+    return _described(name, agent) + (f" Its inputs: {inputs}." if inputs else "")
 
 
 def _described(name: str, agent: Agent) -> str:
-    told = one_line(agent.description or agent.prompt)[:_DESCRIPTION].rstrip(".")
+    within = agent.team.description if isinstance(agent.team, Team) else ""
+    told = one_line(agent.description or agent.prompt or within)[:_DESCRIPTION].rstrip(".")
     kind = " (a team of its own)" if agent.kind == "team" else ""
     return f"{name}{kind}: {told}." if told else f"{name}{kind}."
 
@@ -177,11 +183,14 @@ _KINDS = {
 
 def _example(team: Team) -> str:
     """Return a plan with agents of this team, as compact as a model should write it."""
-    agents, several = list(doers_of(team)), len(verifiers_of(team)) > 1
+    agents = [name for name, agent in doers_of(team).items() if agent.kind == "worker"] or list(doers_of(team))
+    several = len(verifiers_of(team)) > 1
     first, last = agents[0], agents[-1]
     rest: dict[str, Json] = {"verify_by": verifiers_of(team)[0]} if several else {}
     if tools_of(doers_of(team).values()):
         rest["tools"] = []
+    if any(inputs_of(agent) for agent in doers_of(team).values()):
+        rest["inputs"] = []
     facts: dict[str, Json] = {
         "step": "collect",
         "agent": first,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from interlock.agents.answers import NotJson, embedded_json, parse_json
-from interlock.agents.planning_form import CRITERIA, MAKES
+from interlock.agents.planning_form import CRITERIA, MAKES, inputs_of
 from interlock.agents.proposer import ProposalOutcome
 from interlock.protocol.base import Json
 from interlock.protocol.criteria import map_templates
@@ -136,6 +136,8 @@ class _Steps:
         agent = self._team.agents.get(str(fields.get("agent")))
         if "tools" in fields:
             fields["tools"] = [self._tool(one, agent, at) for one in _listed(fields["tools"], f"{at}: tools")]
+        if isinstance(fields.get("inputs"), list):
+            fields["inputs"] = _inputs(fields["inputs"], agent, at)
         try:
             return Step.model_validate(fields), replaces
         except ValidationError as error:
@@ -172,12 +174,7 @@ class _Steps:
         properties = spec.parameters.get("properties") if spec else None
         wanted = properties.get(argument) if isinstance(properties, dict) else None
         kind = wanted.get("type") if isinstance(wanted, dict) else None
-        if not isinstance(value, str) or kind in {None, "string"} or "{{" in value:
-            return value
-        try:
-            return parse_json(value)
-        except NotJson:
-            return value
+        return value if kind in {None, "string"} else _as_json(value)
 
     def _taking_over(self, step: Step, old: str, renamed: Mapping[str, str]) -> Step:
         """Return a step that demands all that the one in whose place it stands did."""
@@ -223,6 +220,27 @@ def _output(fields: list[Any], at: str) -> dict[str, Json]:
             raise _Unreadable(f'{at}: output is a list of {{"field": NAME, "type": TYPE}}')
         output[name] = one["type"]
     return output
+
+
+def _inputs(given: list[Any], agent: Agent | None, at: str) -> dict[str, Json]:
+    """Return what a team within the team is given, each value as its input's type wants it."""
+    declared, inputs = inputs_of(agent) if agent else {}, dict[str, Json]()
+    for one in given:
+        if not isinstance(one, dict) or not isinstance(name := one.get("name"), str) or "value" not in one:
+            raise _Unreadable(f'{at}: an input is written as {{"name": NAME, "value": TEXT}}')
+        is_text = name not in declared or declared[name].type == "string"
+        inputs[name] = one["value"] if is_text else _as_json(one["value"])
+    return inputs
+
+
+def _as_json(value: Json) -> Json:
+    """Return the value that a text spells; a template, and what is none, stay as they are."""
+    if not isinstance(value, str) or "{{" in value:
+        return value
+    try:
+        return parse_json(value)
+    except NotJson:
+        return value
 
 
 def _criterion(given: Any, at: str) -> dict[str, Json]:

@@ -70,7 +70,7 @@ async def test_a_plan_is_shown_and_nothing_runs(tmp_path: Path) -> None:
     assert call.schema is not None
     assert "The goal: Write to Ann" in call.prompt
     assert "Nobody shall read this" not in call.conversation
-    assert sorted(os.listdir(tmp_path)) == ["a.txt", "team.yaml"], "there is no log, and no job"
+    assert sorted(os.listdir(tmp_path)) == ["a.txt", "team.yaml"], "there is no log, and no job"  # noqa: PTH208 -- ASYNC240 refuses the other way
 
 
 async def test_a_bad_plan_is_repaired(tmp_path: Path) -> None:

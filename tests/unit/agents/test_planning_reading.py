@@ -146,6 +146,22 @@ def test_teams_without_tools_and_with_one_verifier_have_a_smaller_form() -> None
     assert '"verify_by"' in json.dumps(plan_schema(team(agents=agents)))
 
 
+def test_a_team_within_the_team_is_given_inputs() -> None:
+    """Where an agent is a team with inputs, a step gives it these, each of its type."""
+    inner = {
+        "interlock": 1,
+        "team": "desk",
+        "agents": {"reader": {"kind": "worker"}, "checker": {"kind": "verifier"}},
+        "inputs": {"count": {"type": "integer"}, "topic": {}},
+    }
+    outer = team(agents={"desk": {"kind": "team", "team": inner}, "checker": {"kind": "verifier"}}, principles=[])
+    assert '"inputs"' in json.dumps(plan_schema(outer))
+    assert '"inputs"' not in json.dumps(plan_schema(team()))
+    given = [{"name": "count", "value": "3"}, {"name": "topic", "value": "3"}, {"name": "x", "value": "{{ goal }}"}]
+    [read] = read_proposal(proposal(step(agent="desk", inputs=given)), outer).steps
+    assert read.inputs == {"count": 3, "topic": "3", "x": "{{ goal }}"}
+
+
 def test_what_was_accepted_stays_and_demands_are_handed_on() -> None:
     """A new version has what is kept, as it was, and a step in another's place demands what that one did."""
     before = steps_of(
