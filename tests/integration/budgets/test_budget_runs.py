@@ -1,5 +1,6 @@
 """Jobs with budgets, as they run: real processes, some of them killed, and a model server that counts."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ from interlock.testing import Answer, Call, ScriptedServer
 
 pytestmark = pytest.mark.timeout(240)
 
-_CRITERIA = [{"check": "contains", "field": "summary", "all": ["item"]}, {"judge": "It is about its item."}]
+_CRITERIA: list[dict[str, Any]] = [
+    {"check": "contains", "field": "summary", "all": ["item"]},
+    {"judge": "It is about its item."},
+]
 
 
 def _answers(call: Call) -> Answer:
@@ -71,3 +75,55 @@ async def test_without_deaths_all_of_the_budget_is_used_and_what_is_paid_for_is_
         assert len(server.calls) == 100
     assert done.status == 3, done.err
     assert done.report["usage"]["calls"] == 100
+
+
+async def test_tokens_are_never_overdrawn(tmp_path: Path) -> None:
+    """What all answers cost, those that nobody received included, is within the budget, and most of it is used."""
+    team = _team(tmp_path, 150, {"tokens": 30_000}, criteria=_CRITERIA[:1])
+    written = json.loads(team.read_text())
+    team.write_text(json.dumps({**written, "model": {"max_tokens": 256, "timeout": 3}}))
+    async with ScriptedServer(_dear) as server:
+        done = await _with_deaths(server, team, [15], seed=3)
+        asked = len(server.calls)
+    assert asked * _DEAR <= 30_000
+    assert (done.status, done.report["status"]) == (3, "partial"), done.err
+    assert "out of budget: " in done.report["reason"]
+    used = done.report["usage"]["prompt_tokens"] + done.report["usage"]["completion_tokens"]
+    assert 15_000 <= used <= 30_000
+
+
+_DEAR = 500
+"""Tokens of one call."""
+
+
+def _dear(call: Call) -> Answer:
+    return Answer({"summary": f"item {item_of(call)}"}, delay=0.1, prompt_tokens=400, completion_tokens=100)
+
+
+async def test_a_step_out_of_calls_or_time_ends_alone(tmp_path: Path) -> None:
+    """The other steps go on, the job is partial, and each task says what its step ran out of."""
+    write_items(tmp_path, 20)
+    team = digest_team(parallel=64, criteria=_CRITERIA[:1], attempts=1)
+    each = team["plan"][0]
+    few = {**each, "step": "few", "budget": {"calls": 7}}
+    slow = {**each, "step": "slow", "do": "Slowly. Answer item {{ item.n }}.", "budget": {"seconds": 2}}
+    path = write_team(tmp_path, {**team, "plan": [few, slow, each]})
+    async with ScriptedServer(_slowly) as server:
+        done = await interlock("run", str(path), "go", "--json", env={"INTERLOCK_MODEL_URL": server.url}, cwd=tmp_path)
+        slow_calls = sum("Slowly" in call.conversation for call in server.calls)
+        assert len(server.calls) == 7 + slow_calls + 20
+    assert (done.status, done.report["status"]) == (3, "partial"), done.err
+    tasks = {
+        step: [one for one in done.report["tasks"] if one["step"] == step] for step in ("few", "slow", "summarise")
+    }
+    assert [one["status"] for one in tasks["few"]].count("accepted") == 7
+    short = [one["reason"] for one in tasks["few"] if one["status"] == "failed"]
+    assert len(short) == 13
+    assert all(one.startswith("out of budget: 7 of 7 calls of step few of job") for one in short)
+    assert {one["status"] for one in tasks["slow"]} == {"failed"}
+    assert all(one["reason"].startswith("out of time: step slow had to be over by") for one in tasks["slow"])
+    assert {one["status"] for one in tasks["summarise"]} == {"accepted"}
+
+
+def _slowly(call: Call) -> Answer:
+    return Answer({"summary": f"item {item_of(call)}"}, delay=30 if "Slowly" in call.conversation else 0)
