@@ -1,6 +1,6 @@
 """The one way to talk to a model: a request of plain data, a reply of plain data, and the protocol between them."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -16,6 +16,7 @@ __all__ = [
     "ChatRole",
     "Fare",
     "Meter",
+    "StreamingChatModel",
     "ToolCall",
     "ToolOffer",
 ]
@@ -179,4 +180,18 @@ class ChatModel(Protocol):
 
     async def aclose(self) -> None:
         """Close all connections; the model cannot be used afterwards."""
+        ...
+
+
+class StreamingChatModel(ChatModel, Protocol):
+    """A model that also answers piece by piece; those of ``engines.open_chat`` do."""
+
+    def stream(self, request: ChatRequest) -> AsyncGenerator[str | ChatReply]:
+        """Yield the text of the answer as it comes, then the whole answer.
+
+        Closing the generator, or cancelling who waits for it, closes the connection. Close it with
+        ``contextlib.aclosing``.
+
+        :raises interlock.backends.errors.ModelError: there is no answer, or it broke off
+        """
         ...

@@ -9,7 +9,7 @@ from hashlib import sha256
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
-from interlock.backends.chat import ChatModel
+from interlock.backends.chat import StreamingChatModel
 from interlock.backends.errors import (
     LocalEngineNotRunning,
     ModelKeyInvalid,
@@ -146,7 +146,7 @@ def _knock(url: str, endpoint: Endpoint) -> None:
         raise ModelUnreachable(url, endpoint.name, error.strerror or str(error)) from None
 
 
-def open_chat(endpoint: Endpoint, retry: RetrySettings | None = None) -> ChatModel:
+def open_chat(endpoint: Endpoint, retry: RetrySettings | None = None) -> StreamingChatModel:
     """Return a chat model for ``endpoint``; nothing is sent yet.
 
     It keeps its connections, so open one per process and endpoint and close it with ``aclose()`` in the end. The first

@@ -7,8 +7,8 @@ client would take ten times the CPU time a call and a second to import; tests ho
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import replace
 from functools import partial
 from ssl import SSLContext
@@ -21,6 +21,7 @@ import anyio
 from yarl import URL
 
 from interlock.backends._described_tools import called, described
+from interlock.backends._openai_stream import Pieces
 from interlock.backends._openai_wire import (
     counting,
     error_of_connection,
@@ -109,6 +110,70 @@ class OpenAIChat:
                 _log.warning("tools are described to the model in words from here on: %s", refusal)
         reply = await self._ask(described(request), model)
         return called(reply) if request.tools else reply
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[str | ChatReply]:
+        """Yield the text of the answer as it comes, then the whole answer; closing the generator hangs up.
+
+        Failures that may pass are tried again as long as nothing was yielded. With tools the text comes in one piece.
+
+        :raises ModelError: as ``chat`` does, and where the answer breaks off
+        """
+        if request.tools:
+            reply = await self.chat(request)
+            if reply.text:
+                yield reply.text
+            yield reply
+            return
+        model = self._name or await self._first_model()
+        request = request if self._tool_style == "native" else described(request)
+        attempt, broken, began = 1, 0, time.monotonic()
+        while True:
+            said = False
+            try:
+                async with aclosing(self._pieces(request, model)) as pieces:
+                    async for piece in pieces:
+                        said = True
+                        yield counting(piece, broken) if isinstance(piece, ChatReply) and broken else piece
+            except ModelError as error:
+                error.attempts = attempt
+                broken += isinstance(error, ModelUnreachable) and error.connected
+                wait = seconds_before_retry(error, attempt, self._retry, time.monotonic() - began)
+                if said or wait is None:
+                    raise
+            else:
+                return
+            await anyio.sleep(wait)
+            attempt += 1
+
+    async def _pieces(self, request: ChatRequest, model: str) -> AsyncGenerator[str | ChatReply]:
+        """Send a request once and yield its answer as it comes."""
+        body = request_body(self._bindable(request), model, self._can.schema_style)
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        size = len(_encoded(body))
+        async with self._turn, request.meter.sending(size, request.max_tokens) as fare:
+            encoded = _encoded({**body, "max_tokens": fare.max_tokens})
+            pieces = Pieces(self._endpoint, model)
+            async with aclosing(self._read(encoded, request.headers)) as chunks:
+                async for chunk in chunks:
+                    for text in pieces.take(chunk):
+                        yield text
+            if not pieces.whole:
+                raise ModelUnreachable(self._endpoint.url, model, "the answer broke off", connected=True)
+            reply = parse_reply(pieces.body(), self._endpoint, model)
+            fare.used(reply.usage)
+        yield reply
+
+    async def _read(self, body: bytes, headers: Mapping[str, str]) -> AsyncGenerator[bytes]:
+        """Send once and yield the body of the answer as it comes."""
+        try:
+            async with self._session().request("POST", self._chats, data=body, headers=headers) as answer:
+                if answer.status >= _REFUSED:
+                    found = await answer.read()
+                    raise error_of_status(answer.status, answer.headers, found, self._endpoint, self._name)
+                async for chunk in answer.content.iter_any():
+                    yield chunk
+        except (aiohttp.ClientError, OSError) as error:
+            raise error_of_connection(error, self._endpoint, self._name) from error
 
     async def _ask(self, request: ChatRequest, model: str) -> ChatReply:
         body = request_body(self._bindable(request), model, self._can.schema_style)

@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
 import anyio
@@ -67,12 +69,46 @@ class SeveralChats:
 
         :raises ModelError: see :mod:`interlock.backends.errors`; of the server that was asked last
         """
+        found: list[ChatReply] = []
+        async with aclosing(self._asking(lambda chat: _whole(chat, request))) as replies:
+            async for reply in replies:
+                found += [reply] if isinstance(reply, ChatReply) else []
+        return found[-1]
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[str | ChatReply]:
+        """Yield the text of the answer as it comes, then the whole answer; closing the generator hangs up.
+
+        Other servers are asked only as long as nothing was yielded.
+
+        :raises ModelError: as ``chat`` does, and where the answer breaks off
+        """
+        async with aclosing(self._asking(lambda chat: chat.stream(request))) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _asking(
+        self, ask: Callable[[OpenAIChat], AsyncGenerator[str | ChatReply]]
+    ) -> AsyncGenerator[str | ChatReply]:
+        """Yield what the first server answers that does; each is asked once, then all again while that may help."""
         attempt, broken, began = 1, 0, time.monotonic()
         while True:
-            reply, error, more = await self._round(request)
-            broken += more
-            if reply is not None:
-                return counting(reply, broken) if broken else reply
+            tried: set[int] = set()
+            error: ModelError = ModelUnreachable(self._endpoint.url, self.name, "every server was put aside")
+            while (index := self._pool.pick(time.monotonic(), tried)) is not None:
+                tried.add(index)
+                said = False
+                try:
+                    async with self._served(index) as chat, aclosing(ask(chat)) as pieces:
+                        async for piece in pieces:
+                            said = True
+                            yield counting(piece, broken) if isinstance(piece, ChatReply) and broken else piece
+                except (ModelUnreachable, ModelServerFailed, ModelTimedOut, ModelRateLimited) as failure:
+                    broken += self._note(index, failure)
+                    if said:
+                        raise
+                    error = failure
+                else:
+                    return
             error.attempts = attempt
             wait = seconds_before_retry(error, attempt, self._retry, time.monotonic() - began)
             if wait is None:
@@ -80,48 +116,41 @@ class SeveralChats:
             await anyio.sleep(wait)
             attempt += 1
 
-    async def _round(self, request: ChatRequest) -> tuple[ChatReply | None, ModelError, int]:
-        """Ask each server at most once; return the answer, or the last error, and how many connections broke.
-
-        :raises ModelError: the request itself is wrong, so that no other server would answer it
-        """
-        tried: set[int] = set()
-        error: ModelError = ModelUnreachable(self._endpoint.url, self.name, "every server was put aside")
-        broken = 0
-        while (index := self._pool.pick(time.monotonic(), tried)) is not None:
-            tried.add(index)
-            try:
-                return await self._ask(index, request), error, broken
-            except (ModelUnreachable, ModelServerFailed, ModelTimedOut, ModelRateLimited) as failure:
-                if not _is_of_the_request(failure):
-                    self._pool.failed(index, time.monotonic(), _asked(failure))
-                broken += isinstance(failure, ModelUnreachable) and failure.connected
-                error = failure
-        return None, error, broken
-
-    async def _ask(self, index: int, request: ChatRequest) -> ChatReply:
+    @asynccontextmanager
+    async def _served(self, index: int) -> AsyncGenerator[OpenAIChat]:
+        """Count a request of a server, and what it tells of it; one on trial has to show first that it answers."""
         chat, server = self._chats[index], self._pool.servers[index]
         self._pool.began(index)
         try:
             if server.on_trial:
                 await _prove(chat)
                 self._pool.answered(index)
-            reply = await chat.chat(request)
+            yield chat
         except (ModelRefusedRequest, ModelUnauthorised, ModelAnswerMalformed):
             self._pool.answered(index)  # it says that the request is wrong, so it is well itself
             raise
         except BaseException:
             server.on_trial = False  # also where it was cancelled: the next one may try
             raise
+        else:
+            self._pool.answered(index)
         finally:
             self._pool.ended(index)
-        self._pool.answered(index)
-        return reply
+
+    def _note(self, index: int, failure: ModelError) -> int:
+        """Put a server aside that failed; return how many connections broke: 1 or none."""
+        if not _is_of_the_request(failure):
+            self._pool.failed(index, time.monotonic(), _asked(failure))
+        return int(isinstance(failure, ModelUnreachable) and failure.connected)
 
     async def aclose(self) -> None:
         """Close all connections; calls under way fail."""
         for chat in self._chats:
             await chat.aclose()
+
+
+async def _whole(chat: OpenAIChat, request: ChatRequest) -> AsyncGenerator[str | ChatReply]:
+    yield await chat.chat(request)
 
 
 async def _prove(chat: OpenAIChat) -> None:
