@@ -120,7 +120,6 @@ def test_answers_of_a_person_are_told() -> None:
 
 async def test_the_prompt_of_a_later_try_has_the_reasons(fake_model: Callable[..., FakeModel]) -> None:
     """A rejected proposal leads to a request that names what was wrong, after all that stood there before."""
-
     bad = proposal(step("a", agent="w", do="x", for_each="", output=[], criteria=[]))
     story, model = planned(), fake_model(bad)
     proposer = ModelProposer(model, SETTINGS)
