@@ -29,8 +29,11 @@ class Family:
         self._known: dict[int, str] = {pid: _began(pid)}
 
     def look(self) -> "Family":
-        """Remember the processes that are below those known, and return itself."""
-        waiting = list(self._known)
+        """Remember the processes that are below those known, and return itself.
+
+        Nothing is below one that ended; its number may be another process's by now.
+        """
+        waiting = [pid for pid in self._known if self._lives(pid)]
         while waiting:
             found = [child for child in _children(waiting.pop()) if child not in self._known]
             self._known.update((child, _began(child)) for child in found)

@@ -1,5 +1,7 @@
 """A process is killed with everything that it ever started."""
 
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -59,15 +61,17 @@ async def test_orphans_and_those_being_born_die_with_the_family() -> None:
 
 
 async def test_a_pid_that_was_given_anew_is_nobody_of_the_family() -> None:
-    """A process that began later than the one that was seen under its pid is left alone."""
-    process = await anyio.open_process(["sleep", "600"])
+    """A process that began later than the one that was seen under its pid is left alone, and so are its children."""
+    process = await anyio.open_process(["sh", "-c", "sleep 600 & echo $!; wait"], start_new_session=True)
     family = Family(process.pid)
     try:
+        [child] = map(int, await _lines(process, 1))
         family._known[process.pid] = "1"
         assert family.kill() == 0
         assert process.returncode is None
         assert alive(process.pid)
+        assert alive(child)
     finally:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
         await process.aclose()
