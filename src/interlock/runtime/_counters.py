@@ -6,9 +6,10 @@ killed broker. An addition whose acknowledgement got lost may have been made; wh
 
 from functools import partial
 
-from interlock.runtime._jetstream import answer_of, ensure_stream, purge, subjects_on
+from interlock.runtime._jetstream import NO_ROOM, answer_of, ensure_stream, purge, subjects_on
 from interlock.runtime._names import budget_stream, budget_subject
 from interlock.runtime._wire import Wire
+from interlock.runtime.bus_errors import BrokerComplaint, LogFull
 
 
 class Counters:
@@ -40,7 +41,12 @@ class Counters:
         """
         subject = self._subject(key)
         reply = await self._wire.request(subject, headers={"Nats-Incr": f"{amount:+d}"})
-        return int(answer_of(subject, reply)["val"])
+        try:
+            return int(answer_of(subject, reply)["val"])
+        except BrokerComplaint as error:
+            if error.code in NO_ROOM:
+                raise LogFull(subject, error.text) from None
+            raise
 
     async def jobs(self) -> set[str]:
         """Return the jobs that something was counted for.
