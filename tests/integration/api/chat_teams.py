@@ -1,6 +1,7 @@
 """Teams to talk with, kept up with a scripted model and served over HTTP, for the tests of the OpenAI API."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -88,9 +89,36 @@ def _form() -> dict[str, Any]:
     }
 
 
-def answer(call: Call) -> Reply | str:
+def _office() -> dict[str, Any]:
+    """Return a team whose manager plans, and that has the desk within it."""
+    return {
+        "interlock": 1,
+        "team": "office",
+        "agents": {
+            "head": {"kind": "manager"},
+            "clerks": {"kind": "team", "team": "../team.yaml", "description": "Does as it is told."},
+            "checker": {"kind": "verifier"},
+        },
+    }
+
+
+def _plans(said: str) -> dict[str, Any]:
+    """Answer as the manager of the office."""
+    if "which colour" in said:
+        known = "blue" in said
+        return {"makes": "answer", "text": "Then it is blue."} if known else {"makes": "question", "text": "Which one?"}
+    if "hand it down" in said:
+        criterion = {"kind": "lacks", "field": "", "value": "nonsense"}
+        step = {"step": "down", "agent": "clerks", "do": "Please write the note.", "needs": [], "for_each": ""}
+        return {"makes": "plan", "text": "", "steps": [{**step, "output": [], "criteria": [criterion]}]}
+    return {"makes": "answer", "text": "Hello."}
+
+
+def answer(call: Call) -> Reply | str | dict[str, Any]:
     """Do as the goal says."""
     said = call.conversation
+    if "makes" in json.dumps(call.schema):
+        return _plans(said)
     if "Count " in said:
         item = int(said.rpartition("Count ")[2].split()[0])
         return Answer({"n": item})
@@ -109,12 +137,14 @@ def answer(call: Call) -> Reply | str:
 async def served(folder: Path) -> AsyncIterator[Served]:
     """Keep the teams up, and serve them."""
     (folder / "out").mkdir()
-    (folder / "form").mkdir()
-    desk, form = write_team(folder, _desk()), write_team(folder / "form", _form())
+    teams = [write_team(folder, _desk())]
+    for team in (_form(), _office()):
+        (folder / team["team"]).mkdir()
+        teams.append(write_team(folder / team["team"], team))
     async with AsyncExitStack() as stack:
         model = await stack.enter_async_context(ScriptedServer(answer))
         command = await stack.enter_async_context(
-            running("up", str(desk), str(form), "--workers", "1", env={"INTERLOCK_MODEL_URL": model.url}, cwd=folder)
+            running("up", *map(str, teams), "--workers", "1", env={"INTERLOCK_MODEL_URL": model.url}, cwd=folder)
         )
         await command.until("node ")
         bus = await stack.enter_async_context(open_log(Place(folder / ".interlock"), "test"))

@@ -80,7 +80,7 @@ async def curl(*arguments: str) -> str:
 
 async def test_the_official_client_lists_teams_as_models(client: _Client) -> None:
     """Those that the key is for, and no others; one can be asked for by its name."""
-    assert [model.id async for model in client.models.list()] == ["desk", "form"]
+    assert [model.id async for model in client.models.list()] == ["desk", "form", "office"]
     found = await client.models.retrieve("desk")
     assert (found.id, found.object, found.owned_by) == ("desk", "model", "interlock")
     assert abs(found.created - time.time()) < 600
@@ -252,6 +252,42 @@ async def test_a_question_is_the_assistants_turn(api: Served, client: _Client, s
     assert (late, "somebody answered it with 'yes'" in said) == (first, True)
     closed = await ended(api, first.removeprefix("chatcmpl-"))
     assert closed.status == "succeeded"
+
+
+async def test_a_manager_answers_and_asks_in_a_conversation(api: Served, client: _Client) -> None:
+    """A direct question is answered without a plan; what the manager asks is the assistant's turn."""
+    found = await client.chat.completions.create(model="office", messages=[user("Say hello.")])
+    assert found.choices[0].message.content == "Hello."
+    assert found.usage.completion_tokens > 0
+    talk = [user("Tell me which colour.")]
+    found = await client.chat.completions.create(model="office", messages=talk)
+    asked = found.choices[0].message.content or ""
+    assert asked.startswith("Which one?\n\nWhat do you say? Without an answer in 1 h")
+    assert asked.splitlines()[-1].startswith("[interlock: job office-")
+    talk += [assistant(asked), user("The blue one.")]
+    told = await client.chat.completions.create(model="office", messages=talk)
+    assert (told.id, told.choices[0].message.content) == (found.id, "Then it is blue.")
+    assert (await ended(api, found.id.removeprefix("chatcmpl-"))).status == "succeeded"
+
+
+async def test_a_plan_and_a_team_within_the_team_ask_in_a_conversation(api: Served, client: _Client) -> None:
+    """The plan is shown before it is followed; what a job within the job asks is asked here, too."""
+    (api.folder / "out" / "note.txt").unlink(missing_ok=True)
+    talk = [user("Please hand it down.")]
+    extra = {"interlock": {"approve_plan": True}}
+    found = await client.chat.completions.create(model="office", messages=talk, extra_body=extra)
+    plan = found.choices[0].message.content or ""
+    assert "down" in plan
+    assert "Answer with yes or no" in plan
+    talk += [assistant(plan), user("yes")]
+    within = await client.chat.completions.create(model="office", messages=talk)
+    asked = within.choices[0].message.content or ""
+    job = found.id.removeprefix("chatcmpl-")
+    assert (within.id, f"[interlock: job {job}:" in asked, 'text="hello"' in asked) == (found.id, True, True)
+    talk += [assistant(asked), user("yes")]
+    told = await client.chat.completions.create(model="office", messages=talk)
+    assert told.choices[0].message.content.startswith("It says:")
+    assert (api.folder / "out" / "note.txt").read_text() == "hello"
 
 
 async def test_a_question_that_was_answered_elsewhere_needs_no_answer(api: Served, client: _Client) -> None:
