@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
+from interlock.agents.demands import demand
 from interlock.agents.grants import input_texts, pinned_texts
 from interlock.agents.plan_problems import plan_problems
 from interlock.agents.templates import references
+from interlock.protocol.base import canonical_json
 from interlock.protocol.commands import JudgeProposal
 from interlock.protocol.control import Policy
 from interlock.protocol.criteria import templates_of
@@ -12,7 +14,7 @@ from interlock.protocol.messages import JobSubmitted, PlanProposed
 from interlock.protocol.plan import all_needs, sinks
 from interlock.protocol.planning import change_requested, keeping_problems
 from interlock.protocol.state import JobState
-from interlock.protocol.team import Files, JsonLines, Step, Team
+from interlock.protocol.team import Files, JsonLines, PinnedTool, Step, Team, ToolUse
 
 __all__ = ["completed", "proposal_problems", "question_about_plan", "result_steps_of"]
 
@@ -53,7 +55,10 @@ def result_steps_of(team: Team, steps: Sequence[Step]) -> tuple[str, ...]:
 
 
 def question_about_plan(proposal: PlanProposed) -> str:
-    """Return what a person is asked before a plan is followed: one line, and one for each step."""
+    """Return what a person is asked before a plan is followed: one line, and one for each step.
+
+    A step is told with all that a yes lets it do: its tools with what is fixed for them, and what it is held to.
+    """
     lines = ["may the manager follow this plan?" if proposal.version == 1 else "may the manager follow the new plan?"]
     lines += [proposal.text] if proposal.text else []
     lines += [f"{number}. {_step_in_words(step)}" for number, step in enumerate(proposal.steps, 1)]
@@ -87,7 +92,19 @@ def _step_in_words(step: Step) -> str:
         parts.append(f"for each of {_source_in_words(step.for_each)}")
     if step.needs:
         parts.append(f"after {', '.join(step.needs)}")
-    return f"{', '.join(parts)}: {' '.join(step.do.split())}"
+    if step.tools:
+        parts.append(f"with {' and '.join(map(_use_in_words, step.tools))}")
+    told = f"{', '.join(parts)}: {' '.join(step.do.split())}"
+    demands = [*([f"fields {', '.join(step.output)}"] if step.output else []), *map(demand, step.verify.criteria)]
+    return f"{told} [held to: {'; '.join(demands)}]" if demands else told
+
+
+def _use_in_words(use: ToolUse) -> str:
+    return f"{use.tool} with {canonical_json(use.pin)}" if isinstance(use, PinnedTool) and use.pin else _tool_of(use)
+
+
+def _tool_of(use: ToolUse) -> str:
+    return use.tool if isinstance(use, PinnedTool) else use
 
 
 def _source_in_words(source: object) -> str:

@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from tests.unit.agents.office import job, problems, step, steps_of, team
 
 from interlock.agents.plan_problems import plan_problems
+from interlock.agents.proposals import question_about_plan
 from interlock.protocol.control import NO_POLICY, Policy
 from interlock.protocol.criteria import CommandCriterion, WordsCheck
+from interlock.protocol.messages import PlanProposed
 from interlock.protocol.permissions import Permissions
 from interlock.protocol.plan import check_graph
-from interlock.protocol.team import Files, Step, Verify
+from interlock.protocol.team import Files, Step, Team, Verify
+from interlock.runtime.teamfile import parse_team
 
 WORDS = [{"kind": "words", "field": "", "value": "40"}]
 
@@ -206,3 +209,28 @@ def test_what_passes_can_run(plan: list[dict[str, Any]]) -> None:
     assert check_graph(steps) == []
     assert all(agents[one.agent].kind == "worker" for one in steps)
     assert {"box.burn"}.isdisjoint(str(use) for one in steps for use in one.tools or ())
+
+
+@given(st.lists(_steps, min_size=1, max_size=4))
+def test_what_passes_may_stand_in_a_team_file(plan: list[dict[str, Any]]) -> None:
+    """A plan without problems is one that ``interlock check`` has nothing against, in the file of the same team."""
+    bare = team(permissions={}, principles=[], agents=_without_tools(team()))
+    steps = steps_of(*({**one, "tools": []} for one in plan), of=job(team=bare))
+    if not plan_problems(job(team=bare), NO_POLICY, steps):
+        whole = bare.model_copy(update={"plan": steps}).model_dump_json(exclude_defaults=True, exclude={"interlock"})
+        parse_team(f'{{"interlock": 1, {whole[1:]}', "team.yaml")
+
+
+def _without_tools(of: Team) -> dict[str, Any]:
+    return {name: agent.model_dump(exclude={"tools", "permissions", "team"}) for name, agent in of.agents.items()}
+
+
+def test_what_a_person_is_asked_has_tools_and_criteria() -> None:
+    """Before a yes a person reads what each step may use, with what is fixed, and what its result is held to."""
+    pinned = {"tool": "box.send", "pin": [{"argument": "times", "value": "1"}]}
+    steps = steps_of(once("post", "Send it", agent="clerk", tools=[pinned], output=[{"field": "a", "type": "string"}]))
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    asked = question_about_plan(PlanProposed(id="m2", ns="n", job="j", at=at, version=1, steps=steps))
+    assert asked.splitlines()[1] == (
+        '1. post by clerk, with box.send with {"times":1,"to":"ann"}: Send it [held to: fields a; at most 40 words]'
+    )
