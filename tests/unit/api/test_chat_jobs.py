@@ -78,6 +78,7 @@ def test_no_conversation_makes_a_goal_too_long(turns: list[tuple[str, str]]) -> 
         ([("user", "go"), ("assistant", "Well,")], "messages"),
         ([("user", "  ")], "messages[0].content"),
         ([("user", None)], "messages[0].content"),
+        ([("user", "x" * 100_001)], "messages[0].content"),
         ([("user", "a"), ("assistant", "b"), ("user", [])], "messages[2].content"),
     ],
 )

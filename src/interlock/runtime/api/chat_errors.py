@@ -33,8 +33,8 @@ _CODES = {
 _STATUSES = {"request-invalid": 400, "inputs-unusable": 400}
 _RETRY = "x-should-retry"
 
-_AGAIN = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
-"""With these nothing was begun: a client may try again by itself."""
+_AGAIN = {"too-many-requests", "too-busy"}
+"""With these nothing was begun: a client may try again by itself. With a broker that went away nobody knows."""
 
 
 def is_chat_path(path: str) -> bool:
@@ -42,18 +42,18 @@ def is_chat_path(path: str) -> bool:
     return path == _MODELS or path.startswith((f"{_MODELS}/", _CHAT))
 
 
-def error_of(problem: dict[str, object], status: int) -> tuple[int, ErrorBody]:
-    """Return the status and the body that say in the OpenAI API's words what a problem says."""
+def error_of(problem: Mapping[str, object], status: int) -> tuple[int, ErrorBody, bool]:
+    """Return the status and the body that say in the OpenAI API's words what a problem says, and whether to retry."""
     slug = str(problem.get("type", "")).rpartition(":")[2]
     status = _STATUSES.get(slug, status)
     kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
     detail = str(problem.get("detail") or problem.get("title") or HTTPStatus(status).phrase)
     code = _CODES.get(slug, slug.replace("-", "_"))
     body = ErrorDetail(message=detail, type=_KINDS.get(status, kind), param=_param(problem), code=code)
-    return status, ErrorBody(error=body)
+    return status, ErrorBody(error=body), slug in _AGAIN
 
 
-def _param(problem: dict[str, object]) -> str | None:
+def _param(problem: Mapping[str, object]) -> str | None:
     errors = problem.get("errors")
     if isinstance(errors, list) and errors and isinstance(errors[0], dict):
         return str(errors[0].get("at", "")).removeprefix("body.") or None
@@ -96,12 +96,12 @@ class _Translated:
         await self._send(message)
 
     async def _translate(self, start: Message) -> None:
-        status, error = error_of(json.loads(self._body or b"{}"), start["status"])
+        status, error, again = error_of(json.loads(self._body or b"{}"), start["status"])
         body = error.model_dump_json().encode()
         headers = MutableHeaders(raw=list(start["headers"]))
         headers["content-type"] = "application/json"
         headers["content-length"] = str(len(body))
-        headers[_RETRY] = "true" if status in _AGAIN else "false"
+        headers[_RETRY] = "true" if again else "false"
         await self._send({"type": "http.response.start", "status": status, "headers": headers.raw})
         await self._send({"type": "http.response.body", "body": body})
 

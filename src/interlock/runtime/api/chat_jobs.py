@@ -16,6 +16,7 @@ from interlock.runtime.api.chat_wire import ChatMessage, NotForTeams, ResponseFo
 __all__ = [
     "CONVERSATION",
     "MAX_CONTEXT",
+    "MAX_GOAL",
     "Conversation",
     "Mark",
     "Turn",
@@ -32,6 +33,9 @@ __all__ = [
 
 CONVERSATION = "conversation"
 """The input that gets the earlier messages in a team that has it; in any other they stand below the goal."""
+
+MAX_GOAL = 100_000
+"""Characters of the message that is a goal or an answer."""
 
 MAX_CONTEXT = 24_000
 """Characters of earlier messages that stand below a goal, which every agent of the team is told."""
@@ -82,15 +86,19 @@ class Conversation:
 def read_conversation(messages: Sequence[ChatMessage]) -> Conversation:
     """Return the conversation that ``messages`` are.
 
-    :raises NotForTeams: there is no message of a user with text in it, or the assistant spoke after the last one
+    :raises NotForTeams: there is no message of a user with text in it or it is too long, or the assistant spoke after it
     """
     turns = [Turn(_role(one.role), _text(one)) for one in messages]
     spoken = [number for number, turn in enumerate(turns) if turn.role != "system"]
     if not spoken or turns[spoken[-1]].role != "user":
         raise NotForTeams("messages", "the last one has to be the user's: it says what the team is to do")
-    last = turns[spoken[-1]]
+    last, at = turns[spoken[-1]], f"messages[{spoken[-1]}].content"
     if not last.text.strip():
-        raise NotForTeams(f"messages[{spoken[-1]}].content", "is empty: it says what the team is to do")
+        raise NotForTeams(at, "is empty: it says what the team is to do")
+    if len(last.text) > MAX_GOAL:
+        raise NotForTeams(
+            at, f"has {len(last.text)} characters, at most {MAX_GOAL}: give the team the rest as an input"
+        )
     asked = next((turn for turn in reversed(turns) if turn.role == "assistant"), None)
     earlier = (Turn(turn.role, unmarked(turn.text)) for turn in turns if turn is not last)
     return Conversation(last.text, tuple(one for one in earlier if one.text), mark_of(asked.text) if asked else None)
