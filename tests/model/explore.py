@@ -405,7 +405,7 @@ class _Explorer:
 
     def _persons(self, state: State) -> Iterator[tuple[str, State]]:
         """Let a person answer what is open; where nothing is compared, also what was open once."""
-        if not self.scenario.asks or not self.scenario.persons:
+        if not (self.scenario.asks or self.scenario.makes) or not self.scenario.persons:
             return
         for command in self.world.replies(self._folded(state.heads, state.log)):
             yield from self._written(state, "person", command)

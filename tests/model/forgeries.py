@@ -30,9 +30,24 @@ _OF_A_TASK_THAT_ASKS = (
 )
 
 
+_OF_A_PLAN = (
+    *(Fact("proposed", version, made) for version in (1, 2) for made in ("plan", "question")),
+    Fact("planned", 0, "other"),
+    Fact("planned", 2),
+    Fact("planned", 2, "other"),
+    *(Fact("rejected", version, "proposal") for version in (1, 2)),
+    *(Fact("asked", 1, about) for about in ("plan", "input")),
+    Fact("asked", 1, "input", by="x@t"),
+    *(Fact("answered", 0, "yes", refers=question) for question in (2, 3)),
+)
+
+
 def forgeries_of(world: World, chain: int) -> tuple[Fact, ...]:
     """Return what may be written; an early end of the job only where it is known what came before and what after."""
     scenario = world.scenario
     if chain:
         return scenario.forged or (*_OF_A_TASK, *(_OF_A_TASK_THAT_ASKS if scenario.asks else ()))
-    return (*_OF_A_JOB, Fact("ended", detail="failed")) if scenario.ordered else _OF_A_JOB
+    if scenario.forged_plan:
+        return scenario.forged_plan
+    of_job = (*_OF_A_JOB, *(_OF_A_PLAN if scenario.makes else ()))
+    return (*of_job, Fact("ended", detail="failed")) if scenario.ordered else of_job

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from tests.model.planning import planning_law, stage_of
 from tests.model.retries import Again, Log, chain_ends, put_back, step_of
 from tests.model.world import Fact, Heads, World
 
@@ -34,7 +35,7 @@ def check_append(world: World, heads: Heads, log: Log, chain: int, fact: Fact) -
     else:
         start, before = again.get(chain, Again(0, 0))
         law = _task_law(facts, facts[start:], fact)
-        law = law or (_beginning_law(world, ends, chain) if _begins(facts[start:], fact) else "")
+        law = law or (_beginning_law(world, ends, job, chain) if _begins(facts[start:], fact) else "")
         law = law or _attempts_law(world, chain, fact, before)
     if law:
         raise Violation(law, where)
@@ -52,12 +53,16 @@ def _begins(facts: Sequence[Fact], fact: Fact) -> bool:
 
 
 def _job_law(world: World, ends: Sequence[Fact], job: Sequence[Fact], fact: Fact) -> str:
+    if world.scenario.makes and (law := planning_law(world, ends, job, fact)):
+        return law
     kinds = {one.kind for one in job}
-    if fact in job or (fact.kind in {"planned", "rejected"} and fact.kind in kinds):
+    once = not world.scenario.makes and fact.kind in {"planned", "rejected"}
+    if fact in job or (once and fact.kind in kinds):
         return "nothing is said twice in the job's chain"
-    if fact.kind == "planned" and "rejected" in kinds:
+    if fact.kind == "planned" and "rejected" in kinds and not world.scenario.makes:
         return "a plan that was rejected is not accepted"
-    if fact.kind == "ended" and "planned" not in kinds and fact.detail not in {"failed", "killed"}:
+    answered = any((one.kind, one.detail) == ("proposed", "answer") for one in job[-1:])
+    if fact.kind == "ended" and "planned" not in kinds and fact.detail not in {"failed", "killed"} and not answered:
         return "a job without a plan comes to nothing"
     if fact.kind == "expanded" and _open_needs(world, ends, fact.detail.partition("=")[0]):
         return "no step is counted before what it needs is over"
@@ -65,7 +70,7 @@ def _job_law(world: World, ends: Sequence[Fact], job: Sequence[Fact], fact: Fact
         return ""
     if any(one.kind not in {"", "closed"} for one in ends[1:]):
         return "no job is closed while a task is open"
-    if fact.detail == "succeeded" and any(one.detail != "accepted" for one in ends[1:]):
+    if fact.detail == "succeeded" and any(one.detail != "accepted" for one in _ends_in_force(world, ends, job)):
         return "a job succeeds only with every task accepted"
     return ""
 
@@ -136,7 +141,7 @@ def _ends_of(world: World, ends: Sequence[Fact], step: str) -> list[Fact]:
 
 
 def _needs(world: World, step: str) -> tuple[str, ...]:
-    return next(one.needs for one in world.scenario.steps if one.step == step)
+    return next(one.needs for one in world.scenario.all_steps if one.step == step)
 
 
 def _open_needs(world: World, ends: Sequence[Fact], step: str) -> bool:
@@ -144,8 +149,18 @@ def _open_needs(world: World, ends: Sequence[Fact], step: str) -> bool:
     return any(one.kind != "closed" for need in _needs(world, step) for one in _ends_of(world, ends, need))
 
 
-def _beginning_law(world: World, ends: Sequence[Fact], chain: int) -> str:
+def _ends_in_force(world: World, ends: Sequence[Fact], job: Sequence[Fact]) -> Iterator[Fact]:
+    """Yield the last entry of each task of the plan that the job follows."""
+    if not any(one.kind == "planned" for one in job):
+        return
+    names = {one.step for one in world.scenario.version(stage_of(job).version)}
+    yield from (end for chain, end in enumerate(ends) if chain and step_of(world, chain) in names)
+
+
+def _beginning_law(world: World, ends: Sequence[Fact], job: Sequence[Fact], chain: int) -> str:
     step = step_of(world, chain)
+    if step not in {one.step for one in world.scenario.version(stage_of(job).version)}:
+        return "no task begins that the plan does not have"
     if _open_needs(world, ends, step):
         return "no task begins before what it needs is over"
     for need in _needs(world, step):
@@ -158,7 +173,7 @@ def _beginning_law(world: World, ends: Sequence[Fact], chain: int) -> str:
 
 def _attempts_law(world: World, chain: int, fact: Fact, before: int) -> str:
     """``before`` is the last attempt before the task was put back."""
-    step = next(one for one in world.scenario.steps if one.step == step_of(world, chain))
+    step = next(one for one in world.scenario.all_steps if one.step == step_of(world, chain))
     if fact.kind == "assigned" and fact.attempt <= before:
         return "attempts go on counting after a retry"
     return "no task has more attempts than its step allows" if fact.attempt > before + step.attempts else ""

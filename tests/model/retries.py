@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from tests.model.planning import stage_of
 from tests.model.world import ROOT, Fact, Heads, World
 
 from interlock.protocol.plan import parse_task_id
@@ -34,7 +35,7 @@ def put_back(world: World, log: Log) -> dict[int, Again]:
 
 
 def _attempts(world: World, heads: Heads, chain: int, fact: Fact) -> int:
-    step = next(one for one in world.scenario.steps if one.step == step_of(world, chain))
+    step = next(one for one in world.scenario.all_steps if one.step == step_of(world, chain))
     if step.for_each is not None and step.step in _dependants(world, fact):
         return 0
     assigned = (one.attempt for one in world.tree.facts(heads[chain]) if one.kind == "assigned")
@@ -53,16 +54,19 @@ def objection(world: World, log: Log, fact: Fact) -> str:
     """Return which law forbids to put back what ``fact`` names after ``log``, or an empty string."""
     heads = _heads(world, log)
     ends, job = chain_ends(world, heads, put_back(world, log)), world.tree.facts(heads[0])
-    if any(one.kind == "rejected" for one in job) or not any(one.kind == "planned" for one in job):
+    if any((one.kind, one.detail) == ("rejected", "") for one in job) or not any(one.kind == "planned" for one in job):
         return "a job without a plan that stands is not taken up"
     if any((one.kind, one.detail) == ("ended", "killed") for one in job):
         return "a killed job is not taken up"
+    steps = {one.step for one in world.scenario.version(stage_of(job).version)}
+    if any(task.partition(":")[0] not in steps for task in fact.detail.split(",")):
+        return "nothing is put back that the plan has dropped"
     named = [ends[world.index[task]] for task in fact.detail.split(",")]
     if any(one.kind != "closed" or one.detail == "accepted" for one in named):
         return "only what failed is put back"
     for name in _dependants(world, fact):
         own = [one for chain, one in enumerate(ends) if chain and step_of(world, chain) == name]
-        step = next(one for one in world.scenario.steps if one.step == name)
+        step = next(one for one in world.scenario.all_steps if one.step == name)
         needs = [one for chain, one in enumerate(ends) if chain and step_of(world, chain) in step.needs]
         ready = all(one.kind == "closed" for one in needs)
         if ready and name not in _blocked(world, log) and any(one.kind != "closed" for one in own):
@@ -116,7 +120,7 @@ def _dependants(world: World, fact: Fact) -> list[str]:
     """Return the steps that need the step of a task that ``fact`` names, directly or not."""
     found = {task.partition(":")[0] for task in fact.detail.split(",")}
     again: list[str] = []
-    for one in world.scenario.steps:  # each stands after what it needs
+    for one in world.scenario.all_steps:  # each stands after what it needs
         if found & set(one.needs):
             found.add(one.step)
             again.append(one.step)

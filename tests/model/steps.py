@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tests.model.laws import Violation
+from tests.model.planning import planning_step_laws
 from tests.model.world import Fact, World
 
 __all__ = ["check_effects", "check_step", "substance"]
@@ -19,8 +20,10 @@ def check_step(world: World, before: Any, chain: int, head: int) -> None:
     if after.refused != before.refused:
         if substance(after) != substance(before):
             raise Violation("what is refused changes nothing", where)
-    elif chain == 0 and fact.kind == "rejected" and before.rejected is not None:
-        raise Violation("a plan is rejected once", where)
+    elif chain == 0:
+        for law, broken in planning_step_laws(world, before, fact):
+            if broken:
+                raise Violation(law, where)
     elif 0 < chain < world.past_tasks:
         facts = world.tree.facts(world.tree.parent[head])
         for law, broken in _step_laws(before, before.tasks.get(world.chains[chain]), facts, fact):
@@ -32,7 +35,8 @@ def substance(state: Any) -> object:
     """Return all of a state that a refused entry must leave as it is."""
     tasks = {task.id: (task.phase, task.attempts, task.outcome, task.question) for task in state.tasks.values()}
     job = state.version, state.submitted, state.rejected, state.closed, state.order, state.queue
-    return tasks, dict(state.steps), job, state.asking, dict(state.effects)
+    plan = state.proposed, state.question, state.tries, state.answers, state.plans, dict(state.dropped)
+    return tasks, dict(state.steps), job, plan, state.asking, dict(state.effects)
 
 
 def _step_laws(before: Any, task: Any, facts: Sequence[Fact], fact: Fact) -> Iterator[tuple[str, bool]]:

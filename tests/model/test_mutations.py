@@ -80,6 +80,10 @@ def _state(old: str, new: str, scenario: Scenario, law: str) -> Case:
     return Case(Mutation("state", old, new), scenario, law)
 
 
+def _planning(old: str, new: str, scenario: Scenario, law: str) -> Case:
+    return Case(Mutation("planning", old, new), scenario, law)
+
+
 def _retries(old: str, new: str, scenario: Scenario, law: str) -> Case:
     return Case(Mutation("retries", old, new), scenario, law)
 
@@ -281,15 +285,15 @@ CASES = {
         "an effect under way is not taken for failed",
     ),
     # evolve, plans that are rejected
-    "a plan may be rejected twice": _machine(
-        "fits = state.submitted is not None and state.rejected is None",
-        "fits = state.submitted is not None",
+    "a plan may be rejected twice": _planning(
+        "in_force = state.rejected is None and message.version",
+        "in_force = message.version",
         REJECTED_AND_FORGED,
         "a plan is rejected once",
     ),
     "a job may be closed at any time": _machine(
-        "state.submitted is not None and not state.open, replace(state, closed=message)",
-        "state.submitted is not None, replace(state, closed=message)",
+        "case JobClosed() if state.submitted is not None and not state.open:",
+        "case JobClosed() if state.submitted is not None:",
         FORGED_IN_ORDER,
         "no job is closed while a task is open",
     ),
@@ -356,7 +360,10 @@ CASES = {
         "what failed can be put back",
     ),
     "a job is taken up and stays closed": _retries(
-        "return replace(state, closed=None).queued()", "return state.queued()", RETRIED, "taken up again is open"
+        "closed=None, proposed=None, question=None, tries=0",
+        "proposed=None, question=None, tries=0",
+        RETRIED,
+        "taken up again is open",
     ),
     "a stray entry fails what was put back": _machine(
         "idle = task.phase in {Phase.CLOSED, Phase.RETRIED, Phase.ASKED}",
@@ -478,7 +485,10 @@ CASES = {
         "        resumes=task.question.answered if task.question else 0,\n", "", ASKING, "no attempt is assigned twice"
     ),
     "a stop leaves what was put back": _decide(
-        "        if known.phase is Phase.RETRIED:\n", "        if False:\n", RETRIED_KILLED, "while a task is open"
+        "if known.phase is Phase.RETRIED and only in {None, known.step}:",
+        "if False:",
+        RETRIED_KILLED,
+        "while a task is open",
     ),
     "blocked tasks that were put back stay": _decide(
         "and state.may_begin(state.steps[name], None)\n",

@@ -26,6 +26,7 @@ from interlock.protocol.messages import (
     JobSubmitted,
     PlanAccepted,
     PlanExpanded,
+    PlanProposed,
     PlanRejected,
     QuestionAnswered,
     QuestionAsked,
@@ -91,6 +92,8 @@ class Scenario:
     """How many entries of any kind somebody may write out of turn, at the right head."""
     forged: tuple[Fact, ...] = ()
     """What is written out of turn into tasks' chains; empty: anything."""
+    forged_plan: tuple[Fact, ...] = ()
+    """What is written out of turn into the job's chain; empty: anything."""
     effects: str = ""
     """Whether a worker announces an effect before its result; ``head``: an attempt that is taken up again answers the
     chain's head; ``assignment``: it answers its assignment, as a worker without memory would."""
@@ -106,6 +109,19 @@ class Scenario:
     """How many reports of effects workers may write, at any time and whoever has moved on. Needs ``ordered``."""
     rejects: bool = False
     """Whether the plan may be found to break a principle, before it is accepted or after."""
+    makes: tuple[str, ...] = ()
+    """What the manager's model may come to: ``plan``, ``bad`` (a plan that is rejected), ``question``, ``answer`` or
+    ``refusal``. Empty: the team file has the plan, and it stays so."""
+    given: bool = False
+    """Whether the first version is in the team file all the same."""
+    second: tuple[Step, ...] = ()
+    """The steps of the second version of the plan; it ``plans`` no third one."""
+    plans: int = 1
+    """How many proposals for each version there may be."""
+    replans: int = 0
+    """How many new versions there may be. Needs ``ordered``."""
+    approve: bool = False
+    """Whether a person is asked before a plan is followed."""
     retries: int = 0
     """How often an operator may put back what failed or was cancelled, alone or all of it. Needs ``ordered``."""
     cas: bool = True
@@ -116,20 +132,33 @@ class Scenario:
     """Whether states that differ only in what can have no effect any more are taken as one."""
 
     @property
+    def all_steps(self) -> tuple[Step, ...]:
+        """The steps of all versions, each once."""
+        return (*self.steps, *(one for one in self.second if one not in self.steps))
+
+    def version(self, number: int) -> tuple[Step, ...]:
+        """Return the steps of a version of the plan."""
+        return self.second if number > 1 else self.steps
+
+    @property
     def tasks(self) -> tuple[str, ...]:
-        """The ids of all tasks of the plan."""
+        """The ids of all tasks of all versions."""
         return tuple(
             task
-            for one in self.steps
+            for one in self.all_steps
             for task in (
                 [one.step] if one.for_each is None else [f"{one.step}:{index}" for index in range(self.items[one.step])]
             )
         )
 
 
-def step(name: str, *, needs: tuple[str, ...] = (), for_each: bool = False, attempts: int = 3) -> Step:
+def step(
+    name: str, *, needs: tuple[str, ...] = (), for_each: bool = False, attempts: int = 3, replan: bool = False
+) -> Step:
     """Return a step of a plan for a scenario."""
-    return Step(step=name, agent="w", do="x", needs=needs, for_each=(0,) if for_each else None, attempts=attempts)
+    items, after = (0,) if for_each else None, "replan" if replan else "fail"
+    fields = {"step": name, "agent": "w", "do": "x", "needs": needs, "attempts": attempts}
+    return Step.model_validate({**fields, "for_each": items, "on_failure": after})
 
 
 class Tree:
@@ -189,8 +218,8 @@ class World:
             interlock=1,
             team="t",
             agents={"w": Agent(kind="worker"), "v": Agent(kind="verifier")},
-            plan=scenario.steps,
-            limits=Limits(parallel=scenario.parallel),
+            plan=scenario.steps if scenario.given or not scenario.makes else (),
+            limits=Limits(parallel=scenario.parallel, plans=scenario.plans, replans=scenario.replans),
         )
         self._folds: dict[Heads, Any] = {(ROOT,) * len(self.chains): core.machine.JobState()}
         self._logs: dict[tuple[tuple[int, int], ...], Any] = {(): core.machine.JobState()}
@@ -230,8 +259,34 @@ class World:
         if known is None:
             self._kept.append(state)
             commands = self.core.decide.decide(state, NOW, killed="stop" if killed else None)
-            known = self._decisions[key] = tuple(self._command(one) for one in commands)
+            known = self._decisions[key] = tuple(made for one in commands for made in self._commands(state, one))
         return known
+
+    def _commands(self, state: Any, command: Any) -> Iterator[Command]:
+        """Yield the entries that may come of a command: a model may come to one thing or another."""
+        match type(command).__name__:
+            case "Propose":
+                yield from ((0, Fact("proposed", command.version, made, command.answers)) for made in self._makes())
+            case "JudgeProposal":
+                yield 0, self._judged(state, command)
+            case _:
+                yield self._command(command)
+
+    def _makes(self) -> tuple[str, ...]:
+        return self.scenario.makes or ("plan",)
+
+    def _judged(self, state: Any, command: Any) -> Fact:
+        """Return what a manager says of a proposal, whose text here is what the model came to."""
+        version, answers, made = command.version, command.answers, state.proposed.text
+        wanted = "" if command.approved else self.core.planning.change_requested(state)
+        spoken = made == "question" and len(state.answers) >= self.scenario.plans
+        if wanted or spoken or made in {"bad", "answer"}:
+            return Fact("rejected", version, "proposal", answers)
+        if made == "question":
+            return Fact("asked", version, "input", answers)
+        if self.scenario.approve and not command.approved:
+            return Fact("asked", version, "plan", answers)
+        return Fact("planned", version if version > 1 else 0, answers=answers)
 
     def _command(self, command: Any) -> Command:
         chain = self.index[command.task] if hasattr(command, "task") else 0
@@ -255,6 +310,10 @@ class World:
 
     def replies(self, state: Any) -> Iterator[Command]:
         """Yield what a person who sees ``state`` may answer."""
+        if state.question is not None and state.question.answer is None and state.closed is None:
+            asked = state.question.asked
+            said = ("yes", "no", "otherwise") if asked.about == "plan" else ("yes",)
+            yield from ((0, _answer(asked, answer, state.head)) for answer in said)
         for name in sorted(state.asking):
             task, chain = state.tasks[name], self.index[name]
             yield chain, _answer(task.question.asked, "yes", task.head - chain * _STRIDE)
@@ -306,14 +365,25 @@ def _message(world: World, chain: int, fact: Fact, envelope: dict[str, Any]) -> 
 def _message_of_job(world: World, fact: Fact, fields: dict[str, Any]) -> Envelope:
     match fact.kind:
         case "submitted":
-            return _make(JobSubmitted, fields, team=world.team, goal="g")
+            return _make(JobSubmitted, fields, team=world.team, goal="g", approve_plan=world.scenario.approve)
         case "planned":
-            steps = world.scenario.steps
+            steps = world.scenario.version(fact.attempt)
+            steps = steps[1:] or (step("other"),) if fact.detail == "other" else steps
             needed = {need for one in steps for need in one.needs}
             ends = tuple(one.step for one in steps if one.step not in needed)
-            return _make(PlanAccepted, fields, version=1, steps=steps, result_steps=ends)
+            return _make(PlanAccepted, fields, version=fact.attempt or 1, steps=steps, result_steps=ends)
         case "rejected":
-            return _make(PlanRejected, fields, version=1, reasons=("it breaks a principle",))
+            return _make(PlanRejected, fields, version=fact.attempt or 1, reasons=("it breaks a principle",))
+        case "proposed":
+            made = fact.detail if fact.detail != "bad" else "plan"
+            steps = world.scenario.version(fact.attempt) if made == "plan" else ()
+            return _make(PlanProposed, fields, version=fact.attempt, makes=made, steps=steps, text=fact.detail)
+        case "asked":
+            expires = NOW if world.scenario.expires else None
+            question = {"question": str(fact.answers + 1), "text": "", "about": fact.detail, "expires": expires}
+            return _make(QuestionAsked, fields, by=fact.by or "manager@t", **question)
+        case "answered":
+            return _make(QuestionAnswered, fields, question=str(fact.refers), answer=fact.detail)
         case "expanded":
             name, _, items = fact.detail.partition("=")
             blocked = items == "blocked"

@@ -131,7 +131,8 @@ def _answered(
 def _rejected(state: JobState, message: PlanRejected) -> JobState | None:
     """Count a proposal that is rejected; any other rejection is of the plan in force, and ends the job."""
     if state.proposed is None or message.version != state.proposed.version:
-        return replace(state, rejected=message) if state.rejected is None else None
+        in_force = state.rejected is None and message.version == (state.version or 1)
+        return replace(state, rejected=message) if in_force else None
     if state.question is not None and state.question.answer is None:
         return None
     return replace(state, proposed=None, question=None, tries=state.tries + 1, rejections=(*state.rejections, message))
@@ -149,7 +150,7 @@ def _may_accept(state: JobState, submitted: JobSubmitted, plan: PlanAccepted) ->
         return False
     if submitted.approve_plan and not is_approved(state):
         return False
-    return _is_over(state) and not keeping_problems(state, plan.steps)
+    return not keeping_problems(state, plan.steps)
 
 
 def _is_what_was_proposed(plan: PlanAccepted, proposal: PlanProposed) -> bool:
