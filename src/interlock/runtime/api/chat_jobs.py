@@ -86,7 +86,7 @@ class Conversation:
 def read_conversation(messages: Sequence[ChatMessage]) -> Conversation:
     """Return the conversation that ``messages`` are.
 
-    :raises NotForTeams: there is no message of a user with text in it or it is too long, or the assistant spoke after it
+    :raises NotForTeams: there is no message of a user with text in it, or it is too long, or not the last one
     """
     turns = [Turn(_role(one.role), _text(one)) for one in messages]
     spoken = [number for number, turn in enumerate(turns) if turn.role != "system"]
