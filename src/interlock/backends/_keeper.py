@@ -19,6 +19,8 @@ from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
 _TETHER = Path(__file__).with_name("_tether.py")
+_LEFT = 2.0
+"""Seconds that processes have for their end which the server left behind."""
 _KILLING = 5.0
 """Seconds after which even what cannot be killed is left alone."""
 
@@ -58,10 +60,13 @@ def _until_over(server: "subprocess.Popen[bytes]", wake: int) -> None:
 
 
 def _end(server: "subprocess.Popen[bytes]", grace: float) -> None:
-    """End the server in order, then all that is left below this process."""
-    for pid in [server.pid] if server.poll() is None else _below(os.getpid()):
+    """End the server in order, then in order what it left behind, then at once what is still below this process."""
+    if server.poll() is None:
+        _signal(server.pid, signal.SIGTERM)
+        _wait(lambda: server.poll() is not None, grace)
+    for pid in _below(os.getpid()):
         _signal(pid, signal.SIGTERM)
-    _wait(lambda: server.poll() is not None and not _below(os.getpid()), grace)
+    _wait(lambda: server.poll() is not None and not _below(os.getpid()), _LEFT)
 
     def killed() -> bool:
         left = _below(os.getpid())

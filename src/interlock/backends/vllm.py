@@ -254,6 +254,7 @@ class _Server:
             await self._start_once()
 
     async def _start_once(self) -> None:
+        self._say(f"starting vllm {self._name}")
         await self._launch()
         began = anyio.current_time()
         try:

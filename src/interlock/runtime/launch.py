@@ -132,7 +132,10 @@ async def run_job(place: Place, order: Order, view: View, tracing: Tracing, inte
             raise cause from None
         if bus is None:
             raise JobInterrupted(interruption.reason)
-        return await _close_killed(bus, tracing, job, view, interruption.reason)
+        try:
+            return await _close_killed(bus, tracing, job, view, interruption.reason)
+        except JobNotFound:  # its engine was still coming up
+            raise JobInterrupted(interruption.reason) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,13 +86,20 @@ class Ending:
     reason: str = ""
     """Empty as long as nobody wishes it."""
     wished: anyio.Event = field(default_factory=anyio.Event)
+    before: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    """Around what takes long before there is anything to end in order."""
     at_once: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
     def wish(self, reason: str) -> None:
         """Have it end: in order the first time, at once the second time."""
         if self.reason:
             self.at_once.cancel()
+        self.need(reason)
+
+    def need(self, reason: str) -> None:
+        """Have it end in order, however often that is said."""
         self.reason = self.reason or reason
+        self.before.cancel()
         self.wished.set()
 
 
@@ -108,9 +115,12 @@ async def keep_up(bus: Bus, address: BrokerAddress, order: NodeOrder, ending: En
     with ending.at_once:
         async with AsyncExitStack() as stack:
             await _prepare(stack, bus, order)
-            environment = await stack.enter_async_context(
-                engines_for((crew.team for crew in order.crews), say, ending.wish)
-            )
+            with ending.before:
+                engines = engines_for([crew.team for crew in order.crews], say, ending.need)
+                environment = await stack.enter_async_context(engines)
+            if ending.before.cancelled_caught:
+                say(f"{ending.reason}: ended before anything was taken in hand")
+                return
             configs = _configs(bus.ns, address, order)
             hide = _hider(order.crews, environment)
             guardian = NodeGuardian(bus, {role for config in configs if (role := _role(config))}, order.guard)

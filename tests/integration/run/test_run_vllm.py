@@ -127,3 +127,30 @@ async def test_of_two_servers_one_is_killed_and_no_task_is_lost(tmp_path: Path) 
     assert [task["status"] for task in report["tasks"]] == ["accepted"] * len(items)
     assert [task["attempts"] for task in report["tasks"]] == [1] * len(items), "no attempt was spent on it"
     assert report["usage"]["calls"] >= len(items)
+
+
+async def test_a_machine_keeps_its_server_up_and_ends_it(tmp_path: Path, env: dict[str, str]) -> None:
+    """Up, it has its server before it takes work; told to end in order, it ends that too."""
+    path = team(tmp_path)
+    async with running("up", str(path), env=env, cwd=tmp_path) as command:
+        await command.until("is up")
+        assert b"vllm tiny/model is ready after" in command.err
+        assert all(map(alive, pids(env)))
+        command.process.send_signal(signal.SIGTERM)
+        done = await command.finish()
+    assert done.status == 0, done.err
+    assert not any(map(alive, pids(env)))
+
+
+async def test_a_machine_can_be_ended_while_its_server_comes_up(tmp_path: Path, env: dict[str, str]) -> None:
+    """The first wish is enough as long as there is nothing in hand; a job's command ends as well."""
+    for arguments, status in ((["up"], 0), (["run", "--input", 'items=["a"]'], 4)):
+        (tmp_path / "pids").unlink(missing_ok=True)
+        path, slow = team(tmp_path), {**env, "FAKE_VLLM_DELAY": "300"}
+        async with running(arguments[0], str(path), *arguments[1:], env=slow, cwd=tmp_path) as command:
+            await command.until("starting vllm tiny/model")
+            await eventually((tmp_path / "pids").exists)
+            command.process.send_signal(signal.SIGINT)
+            done = await command.finish()
+        assert done.status == status, done.err
+        assert not any(map(alive, pids(env)))
