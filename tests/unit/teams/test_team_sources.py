@@ -232,3 +232,12 @@ def test_values_of_programs_read_no_files(docs: Path) -> None:
     for wrong in wrongs:
         with pytest.raises(InputWrongType, match=re.escape("expected a list of {path, name, text}")):
             freeze_values(loaded, {"x": "", "docs": wrong}, docs)
+
+
+def test_a_team_that_plans_takes_any_input_unless_it_declares_some(tmp_path: Path) -> None:
+    """Where neither a plan nor a declaration says which inputs there are, a person's are all taken; else only those."""
+    bare = "interlock: 1\nteam: office\nagents: {reader: {kind: worker}, checker: {kind: verifier}}\n"
+    path, declared = tmp_path / "team.yaml", f"{bare}inputs: {{tone: {{default: plain}}}}\n"
+    assert freeze(parse_team(bare, path), {"letter": ["x"]}, tmp_path).inputs == {"letter": "x"}
+    with pytest.raises(UnknownInput, match="letter"):
+        freeze(parse_team(declared, path), {"letter": ["x"]}, tmp_path)
