@@ -16,6 +16,7 @@ from interlock.agents.worker import RAN_OUT, execute
 from interlock.backends.chat import ToolOffer
 from interlock.protocol.base import Json
 from interlock.protocol.criteria import AnyCriterion, CommandCriterion, criterion_label
+from interlock.protocol.lineage import child_job
 from interlock.protocol.messages import (
     ActionTaken,
     CriterionVerdict,
@@ -94,15 +95,22 @@ class Agents:
         match message:
             case TaskResult() | QuestionAsked() | TaskVerdict() if self._assignment(message) is None:
                 return "it belongs to no assignment of now"
+            case TaskResult() if self._is_team(message):
+                child = child_job(message.job, message.task, message.attempt)
+                return f"it was done as job {child}, which can be run again by itself"
             case TaskResult():
                 return _lost_result(message)
             case QuestionAsked():
                 kept = message.transcript
-                return "" if isinstance(kept, dict) and "exchanges" in kept else _BEFORE
+                return "" if isinstance(kept, dict) and "exchanges" in kept else NOT_KEPT
             case TaskVerdict():
                 return _lost_verdict(message) if message.task in self._results else "there is no result to judge"
             case _:
                 return ""
+
+    def _is_team(self, message: TaskResult) -> bool:
+        agent = self.submitted.team.agents.get(message.by.partition("@")[0])
+        return agent is not None and agent.kind == "team"
 
     def _assignment(self, message: Envelope) -> TaskAssigned | None:
         assigned = self._assigned.get(message.task)
@@ -162,7 +170,8 @@ class Agents:
         return verdict_of(found, _envelope(recorded), recorded.by, model)
 
 
-_BEFORE = "it was recorded before answers were kept"
+NOT_KEPT = "it was recorded before answers were kept"
+"""Why what a model's answers led to cannot be made anew."""
 
 
 def _lost_result(recorded: TaskResult) -> str:
@@ -172,7 +181,7 @@ def _lost_result(recorded: TaskResult) -> str:
     if recorded.reason.startswith(RAN_OUT) or _cut(recorded.exchanges):
         return "it ran out of time"
     if len(recorded.seen) < len(recorded.actions) or (recorded.usage.calls and not recorded.exchanges):
-        return _BEFORE
+        return NOT_KEPT
     return ""
 
 
@@ -182,7 +191,7 @@ def _lost_verdict(recorded: TaskVerdict) -> str:
         return "its processes ended over it"
     if any(one.startswith(TOO_LATE) for one in told) or _cut(recorded.exchanges):
         return "it ran out of time"
-    return _BEFORE if recorded.usage.calls and not recorded.exchanges else ""
+    return NOT_KEPT if recorded.usage.calls and not recorded.exchanges else ""
 
 
 def _cut(exchanges: Sequence[Exchange]) -> bool:

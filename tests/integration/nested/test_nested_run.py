@@ -38,6 +38,11 @@ async def test_a_team_does_the_tasks_of_a_team(tmp_path: Path) -> None:
     shown = (await interlock("jobs", cwd=tmp_path)).out.splitlines()
     assert [line.startswith("  paper:") for line in shown] == [False, True, True, True]
     assert done.report["tasks"][0]["jobs"] == [child_job("paper", "each:0", 1)]
+    again = await interlock("replay", "paper", "--rerun", cwd=tmp_path)
+    assert (again.status, "paper: the same" in again.out) == (0, True), again.out + again.err
+    assert f"it was done as job {child_job('paper', 'each:0', 1)}" in again.out
+    within = await interlock("replay", child_job("paper", "each:0", 1), "--rerun", cwd=tmp_path)
+    assert (within.status, "2 calls of models answered from the record" in within.out) == (0, True), within.out
 
 
 async def test_an_id_of_a_child_is_nobodys_choice(tmp_path: Path) -> None:
