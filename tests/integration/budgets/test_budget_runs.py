@@ -127,3 +127,25 @@ async def test_a_step_out_of_calls_or_time_ends_alone(tmp_path: Path) -> None:
 
 def _slowly(call: Call) -> Answer:
     return Answer({"summary": f"item {item_of(call)}"}, delay=30 if "Slowly" in call.conversation else 0)
+
+
+async def test_teams_within_a_team_pay_from_its_budget(tmp_path: Path) -> None:
+    """Three jobs that would need 30 calls below one with a budget of 12: 12 requests, and it is partial."""
+    inner: dict[str, Any] = digest_team(parallel=4, criteria=_CRITERIA[:1])
+    inner["plan"] = [{**inner["plan"][0], "for_each": list(range(10)), "do": "Answer item {{ item }}."}]
+    (tmp_path / "inner.yaml").write_text(json.dumps({**inner, "team": "inner"}))
+    outer: dict[str, Any] = digest_team(parallel=4)
+    outer["agents"]["group"] = {"kind": "team", "team": "inner.yaml"}
+    words = {"criteria": [{"check": "words", "max": 99}]}
+    each = {"agent": "group", "do": "Do {{ item }}.", "attempts": 1, "verify": words}
+    plan = [
+        {"step": "before", "agent": "reader", "do": "Answer item 5.", "output": {"summary": "string"}},
+        {"step": "groups", "for_each": ["a", "b", "c"], "needs": ["before"], **each},
+    ]
+    team = write_team(tmp_path, {**outer, "plan": plan, "budget": {"calls": 12}, "result": "{{ steps.before.output }}"})
+    async with ScriptedServer(_dear) as server:
+        done = await interlock("run", str(team), "go", "--json", env={"INTERLOCK_MODEL_URL": server.url}, cwd=tmp_path)
+        assert len(server.calls) == 12, done.err
+    assert (done.status, done.report["status"]) == (3, "partial"), done.err
+    assert done.report["usage"]["calls"] == 12
+    assert "out of budget: " in done.report["reason"]
