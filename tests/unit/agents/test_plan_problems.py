@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.unit.agents.office import job, problems, step, steps_of, team
 
@@ -199,6 +199,7 @@ _steps = st.builds(
 )
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(_steps, min_size=1, max_size=4))
 def test_what_passes_can_run(plan: list[dict[str, Any]]) -> None:
     """A plan without problems is a graph, done by workers, with the tools that these have; none raises an error."""
@@ -211,6 +212,7 @@ def test_what_passes_can_run(plan: list[dict[str, Any]]) -> None:
     assert {"box.burn"}.isdisjoint(str(use) for one in steps for use in one.tools or ())
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(_steps, min_size=1, max_size=4))
 def test_what_passes_may_stand_in_a_team_file(plan: list[dict[str, Any]]) -> None:
     """A plan without problems is one that ``interlock check`` has nothing against, in the file of the same team."""

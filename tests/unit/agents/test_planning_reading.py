@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from tests.unit.agents.office import CATALOGUE, proposal, step, steps_of, team
@@ -206,6 +206,7 @@ _json = st.recursive(
 )
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(["makes", "text", "keep", "steps"]), _json), st.data())
 def test_no_text_breaks_the_reader(noise: dict[str, Any], data: st.DataObject) -> None:
     """Whatever a model writes is a proposal or unreadable, never an error."""
