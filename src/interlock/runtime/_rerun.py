@@ -7,15 +7,18 @@ behind that died) is taken as it was recorded.
 
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
+from functools import partial
 from itertools import groupby
 from typing import Any, Protocol, cast
 
+from interlock.agents.planning import ModelProposer, manager_of
 from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Json
 from interlock.protocol.codec import kind_of
 from interlock.protocol.messages import (
+    JOB_TASK,
     Envelope,
     JobClosed,
     JobSubmitted,
@@ -24,19 +27,20 @@ from interlock.protocol.messages import (
     PlanExpanded,
     PlanProposed,
     PlanRejected,
+    QuestionAnswered,
     QuestionAsked,
     TaskAssigned,
     TaskClosed,
 )
 from interlock.protocol.state import Entry
-from interlock.runtime._recorded import Departure, differences
-from interlock.runtime._rerun_agents import Agents
+from interlock.runtime._recorded import Departure, RecordedModel, differences
+from interlock.runtime._rerun_agents import NOT_KEPT, Agents
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import AnswerRefused
 from interlock.runtime.carrying import Carrier
 
-_MANAGERS = (PlanProposed, PlanAccepted, PlanRejected, PlanExpanded, TaskAssigned, TaskClosed, JobClosed)
-"""What a manager decides."""
+_MANAGERS = (PlanAccepted, PlanRejected, PlanExpanded, TaskAssigned, TaskClosed, JobClosed)
+"""What a manager decides; its questions, too."""
 
 _ASIDE = {"v", "id", "at", "answers", "deadline", "epoch", "resumes", "expires", "question"}
 """Fields that are times and ids, or follow from them."""
@@ -139,6 +143,8 @@ class Rerunner:
         self._agents = Agents(submitted, self._tell)
         self._seqs: dict[int, int] = {0: 0}
         """The sequences of now, by those of then."""
+        self._questions: dict[str, str] = {}
+        """The ids of the manager's questions of now, by those of then."""
         self._run: dict[_Place, deque[Entry]] = {}
         """What the manager may append now: the entries up to the next one that is not a manager's."""
         self._turned_away: Envelope | None = None
@@ -152,7 +158,7 @@ class Rerunner:
         :raises BusError: the broker went away
         """
         try:
-            for managers, group in groupby(self._record, lambda entry: isinstance(entry.message, _MANAGERS)):
+            for managers, group in groupby(self._record, _by_manager):
                 entries = list(group)
                 if managers:
                     await self._manage(entries)
@@ -176,21 +182,41 @@ class Rerunner:
     def took(self, seq: int, message: Envelope) -> None:
         """Hear that a manager's message entered."""
         recorded = self._run[_Place.of(message)].popleft()
+        if isinstance(message, QuestionAsked) and isinstance(recorded.message, QuestionAsked):
+            self._questions[recorded.message.question] = message.question
         self._note(recorded, seq, cast("Message", message))
         pending = self._pending()
         self._clock = pending[0].message.at if pending else self._clock
 
     async def _follow(self, entry: Entry) -> None:
         """Make an entry that is not the manager's anew, or take it as it is recorded."""
-        made = await self._agents.made(entry)
         was = entry.message
+        made = await (self._proposed(entry, was) if isinstance(was, PlanProposed) else self._agents.made(entry))
         same: dict[str, Any] = {"id": was.id, "at": was.at, "answers": self._seqs.get(was.answers, 0)}
+        if isinstance(was, QuestionAnswered):
+            same["question"] = self._questions.get(was.question, was.question)
         if isinstance(was, QuestionAsked):
             same |= {"question": was.question, "expires": was.expires}
         stamped = made.model_copy(update=same)
         seq = await self._bus.append(stamped)
         self._note(entry, seq, stamped)
         self._carrier.take([Entry(seq, stamped, entry.origin)])
+
+    async def _proposed(self, entry: Entry, was: PlanProposed) -> Message:
+        """Return what the manager's model proposes now where it proposed ``was`` then, with the answers of then."""
+        self._clock = was.at
+        await self._carrier.advance()
+        wanted, submitted = self._carrier.wanted, self._carrier.state.submitted
+        if wanted is None or submitted is None or not was.exchanges:
+            self._agents.taken.append((entry, "the manager asks for no plan now" if wanted is None else NOT_KEPT))
+            return was
+        answers = RecordedModel(was.exchanges, 0, partial(self._tell, entry))
+        proposer = ModelProposer(answers, manager_of(submitted.team)[1])
+        outcome = await proposer.propose(self._carrier.state, wanted)
+        answers.end()
+        self._agents.answered += len(outcome.exchanges)
+        told = {one.name: getattr(outcome, one.name) for one in fields(outcome)}
+        return was.model_copy(update={**told, "version": wanted.version})
 
     def _note(self, recorded: Entry, seq: int, made: Message) -> None:
         """Remember an entry that the log has now, and tell how it is not the recorded one."""
@@ -237,6 +263,12 @@ class Rerunner:
 
     def _pending(self) -> list[Entry]:
         return sorted((one for some in self._run.values() for one in some), key=lambda entry: entry.seq)
+
+
+def _by_manager(entry: Entry) -> bool:
+    message = entry.message
+    asks = isinstance(message, QuestionAsked) and message.task == JOB_TASK
+    return asks or isinstance(message, _MANAGERS)
 
 
 def _stop(pending: Sequence[Entry], record: Sequence[Entry]) -> str | None:

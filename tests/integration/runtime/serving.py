@@ -11,6 +11,7 @@ from interlock.runtime.address import BrokerAddress
 from interlock.runtime.bus import Bus
 from interlock.runtime.config import NO_TOOLKIT, BrokerLogin, ProcessConfig, Toolkit, ToolSetup
 from interlock.runtime.coordinator import Coordinator
+from interlock.runtime.manager_model import proposers_of
 from interlock.runtime.verifier_role import serve_verifier
 from interlock.runtime.worker_role import serve_worker
 
@@ -38,7 +39,7 @@ async def serving(bus: Bus, broker: BrokerAddress, team: Team, toolkit: Toolkit 
         )
 
     async with anyio.create_task_group() as group:
-        group.start_soon(Coordinator(bus, Tracing()).run)
+        group.start_soon(Coordinator(bus, Tracing(), proposers=proposers_of(bus, Tracing())).run)
         for name, agent in team.agents.items():
             serve = serve_worker if agent.kind == "worker" else serve_verifier
             group.start_soon(serve, config(name), bus, Tracing(), lambda: None)
