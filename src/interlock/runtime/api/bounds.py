@@ -45,6 +45,7 @@ _JSON = re.compile(r"application/(?:[\w.+-]+\+)?json", re.IGNORECASE)
 _KNOWN = 10_000
 """The most keys and addresses whose rate is remembered."""
 
+_DISCARD_SECONDS = 1.0
 _STOPS_AT_ONCE = 64
 _Kind = Literal["stop", "stream", "other"]
 
@@ -184,6 +185,7 @@ class Bounds:
         limit = self._settings.body_bytes
         said = headers.get("content-length", "")
         if said.isdecimal() and int(said[:20]) > limit:
+            await _discard(receive, more=True)
             raise BodyTooLarge(limit)
         parts: list[bytes] = []
         size, more = 0, True
@@ -194,9 +196,18 @@ class Bounds:
                 size += len(parts[-1])
                 more = message.get("more_body", False)
                 if size > limit:
+                    await _discard(receive, more=more)
                     raise BodyTooLarge(limit)
             return b"".join(parts)
         raise BodyTooSlow(self._settings.body_seconds)
+
+
+async def _discard(receive: Receive, *, more: bool) -> None:
+    """Read on for a moment: who is hung up on in the middle of what he sends may not hear why."""
+    with anyio.move_on_after(_DISCARD_SECONDS):
+        while more:
+            message = await receive()
+            more = message.get("more_body", False)
 
 
 def is_loopback(host: str) -> bool:

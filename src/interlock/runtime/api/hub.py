@@ -130,7 +130,7 @@ class Hub:
         return last.seq if last else 0
 
     def _share(self) -> None:
-        each = min(_MOST, max(_LEAST, self._budget // max(1, len(self._feeds))))
+        each = min(_MOST, max(min(_LEAST, self._budget), self._budget // max(1, len(self._feeds))))
         for feed in self._feeds.values():
             feed.limit = each
 

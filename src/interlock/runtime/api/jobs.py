@@ -1,7 +1,7 @@
 """The paths of jobs: submit one, list them, report on one, and follow one as it goes."""
 
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, get_args
 
 from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.responses import StreamingResponse
@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 from interlock.protocol.messages import JobStatus
 from interlock.runtime.api.access import job_for, may_see, team_for
 from interlock.runtime.api.context import ApiContext, InContext
-from interlock.runtime.api.events import EVENT_MODELS, Event
+from interlock.runtime.api.events import EVENT_MODELS, Event, EventKind
 from interlock.runtime.api.index import KnownJob
 from interlock.runtime.api.keys import Caller, caller_with
 from interlock.runtime.api.problems import (
@@ -41,7 +41,20 @@ _LARGEST = 2**53 - 1
 _RETRY = b"retry: 1000\n\n"
 _HEARTBEAT = b": still there\n\n"
 
-_MODELS = ", ".join(f"`{model.__name__}`" for model in EVENT_MODELS)
+_EVENT = {
+    "type": "object",
+    "description": "One event of the stream.",
+    "properties": {
+        "id": {"type": "string", "description": "The stream sequence: what `Last-Event-ID` and `after` take."},
+        "event": {"enum": list(get_args(EventKind))},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"anyOf": [{"$ref": f"#/components/schemas/{one.__name__}"} for one in EVENT_MODELS]},
+        },
+    },
+    "required": ["id", "event", "data"],
+}
 
 _Submitter = Annotated[Caller, Depends(caller_with("submit"))]
 _Reader = Annotated[Caller, Depends(caller_with("read"))]
@@ -128,9 +141,8 @@ async def report(job: str, context: InContext, caller: _Reader) -> Response:
     response_class=Response,
     responses={
         200: {
-            "description": "Server-sent events: each with the stream sequence as its `id`, one of `job`, `plan`, "
-            f"`task`, `question`, `effect` and `closed` as its `event`, and JSON as its `data`: {_MODELS}.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "description": "Server-sent events, one for each entry of the job's log.",
+            "content": {"text/event-stream": {"schema": _EVENT}},
         },
         204: {"description": "The job is over, and there is nothing after this event: ask no more."},
         **documented(JobUnknown),
