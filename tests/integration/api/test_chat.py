@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
+import httpx2
 import openai
 import pytest
 import pytest_asyncio
@@ -18,6 +19,7 @@ from tests.waiting import eventually
 from interlock.protocol.messages import JobClosed, JobSubmitted
 from interlock.protocol.subjects import chain_subjects, submitted_subject
 from interlock.runtime.questions import give_answer
+from interlock.testing import Seen
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
@@ -168,6 +170,20 @@ async def test_curl_runs_a_team(api: Served) -> None:
         "reason": "",
         "question": "",
     }
+
+
+async def test_a_reader_of_events_runs_a_team(api: Served) -> None:
+    """Each event is one chunk, the last one says that it is over, and nothing is left over at the end."""
+    headers = {"Authorization": "Bearer all"}
+    body = {"model": "desk", "messages": _GO, "stream": True}
+    async with (
+        httpx2.AsyncClient(timeout=60, headers=headers) as client,
+        client.stream("POST", f"{api.url}/chat/completions", json=body) as response,
+    ):
+        events = [event.data async for event in httpx2.EventSource(response)]
+    assert events.pop() == "[DONE]"
+    deltas = [json.loads(data)["choices"][0]["delta"] for data in events]
+    assert "".join(delta.get("content", "") for delta in deltas) == "Done as told."
 
 
 async def test_earlier_messages_are_context(api: Served, client: _Client) -> None:
@@ -334,13 +350,13 @@ async def test_only_questions_of_the_keys_teams_are_answered(api: Served, client
 @pytest.mark.parametrize("stream", [True, False])
 async def test_hanging_up_stops_the_job(api: Served, client: _Client, stream: bool) -> None:
     """Within a second of the client's leaving no model works for the job any more, and it is closed as killed."""
-    before, job = len(api.model.seen), f"left-{stream}"
+    before, job = len(_never_answered(api)), f"left-{stream}"
     request = client.chat.completions.create(
         model="desk", messages=[user("wait for ever")], stream=stream, extra_body={"interlock": {"id": job}}
     )
     asking = asyncio.create_task(request)
-    await eventually(lambda: len(api.model.seen) > before, 30)
-    seen = api.model.seen[-1]
+    await eventually(lambda: len(_never_answered(api)) > before, 30)
+    seen = _never_answered(api)[-1]
     if stream:
         await (await asking).close()
     else:
@@ -354,3 +370,7 @@ async def test_hanging_up_stops_the_job(api: Served, client: _Client, stream: bo
     assert took < 1.0
     closed = await ended(api, job)
     assert (closed.status, "the client hung up" in closed.reason) == ("killed", True)
+
+
+def _never_answered(api: Served) -> list[Seen]:
+    return [one for one in api.model.seen if "wait for ever" in one.call.conversation]
