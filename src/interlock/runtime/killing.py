@@ -1,7 +1,7 @@
 """What ``interlock kill`` and ``interlock resume`` do: write the order, wait until it is obeyed, close the rest."""
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 
@@ -22,6 +22,10 @@ __all__ = ["kill", "open_jobs", "resume"]
 _OBEYED = 2.0
 """Seconds without an entry after which nobody runs a job that is to end, and it is closed here."""
 
+_AWAY = 3.0
+"""Seconds without a broker after which it is not waited for."""
+
+_LOOK = 0.2
 _AT_ONCE = 16
 """How many jobs are looked at beside each other."""
 
@@ -46,13 +50,17 @@ async def kill(
         if isinstance(scope, JobScope) and await bus.last(submitted_subject(bus.ns, scope.job)) is None:
             raise JobNotFound(scope.job, await bus.jobs())
         order = await command(bus, scope, stop=True, reason=reason)  # before anything that takes time
-        jobs = await open_jobs(bus, order)
-        bound = [job for job, submitted in jobs.items() if stop_of_job({"": order}, submitted) is not None]
-        await _tell_supervisors(bus, order, [jobs[job] for job in bound])
-        left, ended = await _obeyed(bus, bound)
-    if left:  # nobody ran them, or who did took his broker with him: that needs a look of its own
+        bound: list[str] | None = None
+        ended: dict[str, JobState] = {}
+        async with _while_there(bus):
+            with suppress(*BROKER_AWAY):
+                bound = await _bind(bus, order)
+                await _obeyed(bus, bound, ended)
+    if bound is None or len(ended) < len(bound):  # nobody ran them, or who did took his broker with him
         async with open_log(place, "kill") as bus:
-            ended |= {job: await close_killed(bus, Tracing(), job, describe_order(order)) for job in left}
+            bound = await _bind(bus, order) if bound is None else bound
+            for job in set(bound) - set(ended):
+                ended[job] = await close_killed(bus, Tracing(), job, describe_order(order))
     return order, [ended[job] for job in bound]
 
 
@@ -92,6 +100,33 @@ async def open_jobs(bus: Bus, order: Order | None = None) -> dict[str, JobSubmit
     return {job: submitted for job, submitted in jobs.items() if job not in closed}
 
 
+@asynccontextmanager
+async def _while_there(bus: Bus) -> AsyncIterator[None]:
+    """Leave the block once the broker has been away for longer than a restart takes: it may have gone for good."""
+
+    async def leave(scope: anyio.CancelScope) -> None:
+        while True:
+            await anyio.sleep(_LOOK)
+            with anyio.move_on_after(_AWAY) as limit:
+                await bus.wait_connected()
+            if limit.cancelled_caught:
+                scope.cancel()
+                return
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(leave, group.cancel_scope)
+        yield
+        group.cancel_scope.cancel()
+
+
+async def _bind(bus: Bus, order: Order) -> list[str]:
+    """Return the jobs that an order ends, and have those told who run them."""
+    jobs = await open_jobs(bus, order)
+    bound = [job for job, submitted in jobs.items() if stop_of_job({"": order}, submitted) is not None]
+    await _tell_supervisors(bus, order, [jobs[job] for job in bound])
+    return bound
+
+
 def _ended_by(order: Order, end: JobClosed) -> bool:
     return end.status == "killed" and describe_order(order) in end.reason
 
@@ -107,21 +142,18 @@ async def _tell_supervisors(bus: Bus, order: Order, stopped: Sequence[JobSubmitt
             await command(bus, JobScope(job=one.job), stop=True, reason=describe_order(order)[:_REASON])
 
 
-async def _obeyed(bus: Bus, jobs: Iterable[str]) -> tuple[list[str], dict[str, JobState]]:
-    """Return which of ``jobs`` nobody ends, and the last states of the others."""
-    found: dict[str, JobState | None] = dict.fromkeys(jobs)
+async def _obeyed(bus: Bus, jobs: Iterable[str], ended: dict[str, JobState]) -> None:
+    """Put the last states of ``jobs`` into ``ended``, except of those that nobody ends."""
     several = anyio.CapacityLimiter(_AT_ONCE)
 
     async def look(job: str) -> None:
         async with several:
             if await _is_obeyed(bus, job):
-                found[job] = await read_job(bus, job)
+                ended[job] = await read_job(bus, job)
 
     async with anyio.create_task_group() as group:
-        for job in found:
+        for job in jobs:
             group.start_soon(look, job)
-    left = [job for job, state in found.items() if state is None]
-    return left, {job: state for job, state in found.items() if state is not None}
 
 
 async def _is_obeyed(bus: Bus, job: str) -> bool:

@@ -8,19 +8,21 @@ import anyio
 import pytest
 from tests.integration.runtime.crew import give, team_of
 from tests.killable_broker import KillableBroker
+from tests.waiting import eventually
 
 from interlock.observability.tracing import Tracing
 from interlock.protocol.control import AllScope, Order
 from interlock.protocol.messages import JobRetried, JobSubmitted, TaskResult
 from interlock.protocol.state import JobState
 from interlock.runtime import closing, killing
+from interlock.runtime.broker import embedded_broker
 from interlock.runtime.bus import Bus
 from interlock.runtime.carrying import Carrier
 from interlock.runtime.client import JobNotFound, read_job, watch
 from interlock.runtime.closing import JobLeftOpen, close_killed
 from interlock.runtime.coordinator import Coordinator
 from interlock.runtime.killswitch import command, describe_order
-from interlock.runtime.place import Place
+from interlock.runtime.place import NAMESPACE, Place
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -121,6 +123,36 @@ async def test_an_order_stands_before_anything_else_is_read(tmp_path: Path, monk
     monkeypatch.setattr(killing, "open_jobs", look)
     await killing.kill(Place(tmp_path / "state"), AllScope(), "enough")
     assert looked == [True]
+
+
+async def test_a_kill_ends_although_the_broker_goes_with_those_who_ran_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever takes the broker along while an order is carried out makes nobody wait for it: the rest is closed here."""
+    state, read = tmp_path / "state", killing.open_jobs
+    submitted, gone = anyio.Event(), anyio.Event()
+    monkeypatch.setattr(killing, "_AWAY", 0.5)
+
+    async def run_and_go() -> None:
+        async with embedded_broker(state) as address, Bus.connect(address, NAMESPACE, "run") as bus:
+            await begun(bus)
+            submitted.set()
+            await gone.wait()
+
+    async def look(bus: Bus, order: Order) -> dict[str, JobSubmitted]:
+        if gone.is_set():
+            return await read(bus, order)
+        gone.set()
+        await eventually(lambda: not bus.is_connected)
+        return await read(bus, order)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run_and_go)
+        await submitted.wait()
+        monkeypatch.setattr(killing, "open_jobs", look)
+        with anyio.fail_after(30):
+            _, ended = await killing.kill(Place(state), AllScope(), "enough")
+    assert [one.closed.status for one in ended if one.closed] == ["killed"]
 
 
 async def test_open_jobs_are_known_by_their_own_chains(bus: Bus) -> None:
