@@ -128,7 +128,7 @@ async def test_an_order_stands_before_anything_else_is_read(tmp_path: Path, monk
 async def test_a_kill_ends_although_the_broker_goes_with_those_who_ran_the_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever takes the broker along while an order is carried out makes nobody wait for it: the rest is closed here."""
+    """Whoever takes the broker along while an order is carried out makes nobody wait for it: the job is closed."""
     state, read = tmp_path / "state", killing.open_jobs
     submitted, gone = anyio.Event(), anyio.Event()
     monkeypatch.setattr(killing, "_AWAY", 0.5)
