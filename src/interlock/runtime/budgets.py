@@ -94,7 +94,8 @@ class _Purse:
         return counter_of(self.allowance, "used")
 
     def spent(self, used: int) -> BudgetSpent:
-        """Return what is said where the purse does not pay."""
+        """Return what is said where the purse does not pay; others who are refused as well may be in ``used``."""
+        used = min(used, self.limit)
         told = f"{used} of {self.limit} {self.unit} of {owner_of(self.allowance)} are used or reserved"
         return BudgetSpent(told, "job" if self.allowance.step is None else "step")
 
