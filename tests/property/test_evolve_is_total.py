@@ -5,12 +5,25 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.property.strategies import messages_of
+from tests.unit.agents.planned import plan_step, planned
 from tests.unit.protocol.story import Story, step
 
-from interlock.protocol.commands import AcceptPlan, CloseJob
+from interlock.protocol.commands import AcceptPlan, CloseJob, Propose
 from interlock.protocol.decide import deadline_of, decide
 from interlock.protocol.machine import evolve
-from interlock.protocol.messages import JOB_TASK, MESSAGE_TYPES, Envelope, JobSubmitted
+from interlock.protocol.messages import (
+    JOB_TASK,
+    MESSAGE_TYPES,
+    Envelope,
+    JobSubmitted,
+    PlanAccepted,
+    PlanExpanded,
+    PlanProposed,
+    PlanRejected,
+    QuestionAnswered,
+    QuestionAsked,
+    TaskClosed,
+)
 from interlock.protocol.state import Entry, JobState
 
 TASKS = st.sampled_from(["_", "a:0", "a:1", "a:2", "a", "b", "nowhere", "a:00", "a:-1"])
@@ -27,6 +40,38 @@ def strays(draw: st.DrawFn) -> tuple[Envelope, bool]:
     for name, values in few.items():
         if name in type(message).model_fields:
             changes[name] = draw(values)
+    return message.model_copy(update=changes), draw(st.booleans())
+
+
+PLANNING: tuple[type[Envelope], ...] = (
+    PlanProposed,
+    PlanAccepted,
+    PlanRejected,
+    PlanExpanded,
+    QuestionAsked,
+    QuestionAnswered,
+    TaskClosed,
+)
+OUTCOMES: list[dict[str, Any]] = [
+    {"makes": "question", "text": "Which?"},
+    {"makes": "refusal", "text": "no"},
+    {"unreadable": "no JSON"},
+    {"steps": (plan_step("a"), plan_step("b"))},
+]
+
+
+@st.composite
+def about_plans(draw: st.DrawFn) -> tuple[Envelope, bool]:
+    """Draw a message about the plan of a job, and whether it answers the head of its chain."""
+    message = draw(st.sampled_from(PLANNING).flatmap(messages_of))
+    few: dict[str, st.SearchStrategy[Any]] = {
+        "task": st.sampled_from(["_", "a", "b"]),
+        "version": st.integers(1, 3),
+        "by": st.sampled_from(["boss@t", "w@t"]),
+        "question": st.sampled_from(["q-m2", "q-m4"]),
+        "steps": st.sampled_from([(plan_step("a"), plan_step("b")), (plan_step("b"),)]),
+    }
+    changes = {name: draw(values) for name, values in few.items() if name in type(message).model_fields}
     return message.model_copy(update=changes), draw(st.booleans())
 
 
@@ -57,4 +102,27 @@ def test_any_submitted_job_has_a_next_step(message: JobSubmitted) -> None:
     state = evolve(JobState(), Entry(1, first))
     deadline = deadline_of(state)
     (command,) = decide(state, message.at)
-    assert isinstance(command, CloseJob if deadline is not None and deadline <= message.at else AcceptPlan)
+    over = deadline is not None and deadline <= message.at
+    assert isinstance(command, CloseJob if over else AcceptPlan if message.team.plan else Propose)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(parts=st.lists(about_plans() | st.sampled_from(OUTCOMES), max_size=8))
+def test_a_job_that_is_planned_is_ended_whatever_stands_between(
+    parts: list[tuple[Envelope, bool] | dict[str, Any]],
+) -> None:
+    """Between what the manager's model comes to stands whatever was drawn about the plan."""
+    story = planned(approve=len(parts) % 2 == 1, limits={"plans": 2, "replans": 1})
+    for part in parts:
+        if isinstance(part, dict):
+            if story.wanted is not None:
+                story.propose(*part.get("steps", ()), **{name: one for name, one in part.items() if name != "steps"})
+            continue
+        message, fits = part
+        answers = story.state.head_of(message.task) if fits else message.answers
+        story.tell(message.model_copy(update={"answers": answers}))
+        story.go_on()
+    story.killed = "stop"
+    story.go_on()
+    assert story.state.closed is not None
+    assert not list(story.state.open_tasks())
