@@ -115,6 +115,7 @@ async def keep_up(bus: Bus, address: BrokerAddress, order: NodeOrder, ending: En
     with ending.at_once:
         async with AsyncExitStack() as stack:
             await _prepare(stack, bus, order)
+            environment: Mapping[str, str] = {}
             with ending.before:
                 engines = engines_for([crew.team for crew in order.crews], say, ending.need)
                 environment = await stack.enter_async_context(engines)
