@@ -4,6 +4,7 @@ Only the standard library is imported until a command runs, so that help and mis
 """
 
 import argparse
+import io
 import os
 import re
 import sys
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest:
         quotes = options.command in {"run", "plan"} and not rest[0].startswith("-")
         top.error(f"unknown: {' '.join(rest)}" + ("; put a goal of several words in quotes" if quotes else ""))
+    _write_whole()
     try:
         from interlock.runtime import commands  # noqa: PLC0415 -- help and usage errors do without
 
@@ -35,6 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # nothing was begun yet, or it was put away on the way out
         sys.stderr.write("interlock: interrupted\n")
         return _KILLED
+
+
+def _write_whole() -> None:
+    """Put a buffer before a standard output without one (PYTHONUNBUFFERED).
+
+    Such a one drops what a pipe does not take at once where a signal comes in between: the middle of a long report.
+    """
+    raw = getattr(sys.stdout, "buffer", None)
+    if isinstance(raw, io.FileIO):
+        buffer = io.BufferedWriter(io.FileIO(raw.fileno(), "w", closefd=False))
+        sys.stdout = io.TextIOWrapper(buffer, sys.stdout.encoding, sys.stdout.errors, line_buffering=True)
 
 
 def parser() -> argparse.ArgumentParser:

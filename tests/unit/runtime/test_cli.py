@@ -2,6 +2,8 @@
 
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -96,3 +98,27 @@ def test_an_interrupt_before_anything_was_begun(
     monkeypatch.setattr("interlock.runtime.commands.run", interrupted)
     assert main(["jobs"]) == 4
     assert capsys.readouterr().err == "interlock: interrupted\n"
+
+
+_LONG = """
+import signal, sys
+from interlock.runtime.cli import _write_whole
+_write_whole()
+signal.signal(signal.SIGUSR1, lambda *_: None)
+sys.stderr.write("ready")
+sys.stdout.write("x" * 300_000)
+"""
+
+
+def test_a_long_report_arrives_whole_without_a_buffer() -> None:
+    """With PYTHONUNBUFFERED Python would drop the middle of what a pipe does not take at once, on any signal."""
+    command = [sys.executable, "-u", "-c", _LONG]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stderr.read(5) == b"ready"
+        while select.select([process.stdout], [], [], 0)[0] == []:  # what it writes fills the pipe
+            pass
+        for _ in range(20):
+            os.kill(process.pid, signal.SIGUSR1)
+        assert len(process.stdout.read()) == 300_000
