@@ -25,8 +25,9 @@ from interlock.protocol.subjects import PARTITIONS, live_subject, log_subject, p
 
 __all__ = ["HEADERS", "PARTICIPANTS", "Participant", "Participants", "asyncapi", "message_schema"]
 
-Participant = Literal["client", "manager", "worker", "verifier"]
-"""Who takes part in the protocol; a client is whoever submits, watches and answers for a person."""
+Participant = Literal["client", "manager", "worker", "verifier", "team"]
+"""Who takes part in the protocol; a client is whoever submits, watches and answers for a person, a team an agent that
+is one and has its tasks done as jobs."""
 
 
 class Participants(NamedTuple):
@@ -37,13 +38,13 @@ class Participants(NamedTuple):
 
 
 PARTICIPANTS: Mapping[str, Participants] = {
-    "job.submitted": Participants(("client",), ("manager",)),
+    "job.submitted": Participants(("client", "team"), ("manager",)),
     "plan.proposed": Participants(("manager",), ("manager",)),
     "plan.accepted": Participants(("manager",), ("manager", "client")),
     "plan.rejected": Participants(("manager",), ("manager", "client")),
     "plan.expanded": Participants(("manager",), ("manager", "client")),
-    "task.assigned": Participants(("manager",), ("worker", "verifier")),
-    "task.result": Participants(("worker",), ("verifier", "manager")),
+    "task.assigned": Participants(("manager",), ("worker", "team", "verifier")),
+    "task.result": Participants(("worker", "team"), ("verifier", "manager")),
     "task.verdict": Participants(("verifier",), ("manager",)),
     "task.closed": Participants(("manager",), ("manager", "client")),
     "question.asked": Participants(("worker",), ("client", "manager")),
@@ -51,7 +52,7 @@ PARTICIPANTS: Mapping[str, Participants] = {
     "effect.intended": Participants(("worker",), ("manager", "worker", "client")),
     "effect.done": Participants(("worker",), ("manager", "worker", "client")),
     "effect.in_doubt": Participants(("worker",), ("manager", "worker", "client")),
-    "job.closed": Participants(("manager",), ("client",)),
+    "job.closed": Participants(("manager",), ("client", "team")),
     "job.retried": Participants(("client",), ("manager",)),
 }
 """For each kind of message who sends it and who acts on it; every participant may read the whole log of a job."""

@@ -141,3 +141,29 @@ def test_the_parties_of_teams_are_their_agents() -> None:
     assert [party.name for party in parties] == ["operator", "manager", "verifier-v@t-1", "worker-a-b@t-1"]
     assert [Party.named(party.name) for party in parties] == list(parties)
     assert [Party.named(name) for name in ("", "worker", "operator-a@b", "worker-a", "worker-a@b/../c")] == [None] * 5
+
+
+def test_a_team_as_an_agent_begins_jobs_and_answers_as_itself() -> None:
+    """Besides what a worker needs to take and to answer it may submit jobs and follow the log, and nothing more."""
+    party = Party("team", "desk@paper")
+    rights = [right.subject for right in rights_of(party, "main")]
+    written = [subject for subject in rights if subject.startswith("il.main.log.")]
+    assert sorted(written) == ["il.main.log.*.*.*.result.*.desk@paper", "il.main.log.*.*._.submitted"]
+    for what, subject in FORBIDDEN.items():
+        assert what == "a job" or not [right for right in rights if overlap(right, subject)], what
+    assert Party.named(party.name) == party
+
+
+def test_the_parties_of_a_team_are_those_of_the_teams_within_it_too() -> None:
+    """Each has a key of its own, a team as an agent among them."""
+    inner = {"interlock": 1, "team": "desk", "agents": {"writer": {"kind": "worker"}, "sub": {"kind": "verifier"}}}
+    agents = {"desk": {"kind": "team", "team": inner}, "checker": {"kind": "verifier"}}
+    team = Team.model_validate({"interlock": 1, "team": "paper", "agents": agents})
+    assert {party.name for party in parties_of([team])} == {
+        "operator",
+        "manager",
+        "team-desk@paper",
+        "verifier-checker@paper",
+        "worker-writer@desk",
+        "verifier-sub@desk",
+    }
