@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interlock.protocol import decide, deciding_plans, machine, planning, retries, state
+from interlock.protocol import decide, deciding_plans, evolving_effects, machine, planning, retries, state
 
 __all__ = ["REAL", "Core", "Mutation", "mutated"]
 
@@ -20,6 +20,7 @@ _MODULES = {
     "state": state,
     "planning": planning,
     "deciding_plans": deciding_plans,
+    "evolving_effects": evolving_effects,
     "decide": decide,
     "retries": retries,
     "machine": machine,
@@ -34,6 +35,7 @@ class Core:
     state: Any
     planning: Any
     deciding_plans: Any
+    evolving_effects: Any
     decide: Any
     retries: Any
     machine: Any
@@ -63,7 +65,7 @@ class MutationOutdated(AssertionError):
         )
 
 
-REAL = Core(state, planning, deciding_plans, decide, retries, machine)
+REAL = Core(state, planning, deciding_plans, evolving_effects, decide, retries, machine)
 
 
 def mutated(*mutations: Mutation) -> Core:

@@ -150,6 +150,7 @@ def planning_step_laws(world: World, before: Any, fact: Fact) -> Iterator[tuple[
             yield "a person is asked what is pending", fact.detail != about
         case "answered":
             yield "an answer follows its question", not asks
-            yield "no answer is taken for another question", asks and str(fact.refers) != before.question.asked.question
+            other = str(fact.refers) != str(before.question.asked.question if before.question else 0)
+            yield "no answer is taken for another question", other
         case _:
             pass

@@ -80,6 +80,10 @@ def _state(old: str, new: str, scenario: Scenario, law: str) -> Case:
     return Case(Mutation("state", old, new), scenario, law)
 
 
+def _effects(old: str, new: str, scenario: Scenario, law: str) -> Case:
+    return Case(Mutation("evolving_effects", old, new), scenario, law)
+
+
 def _planning(old: str, new: str, scenario: Scenario, law: str) -> Case:
     return Case(Mutation("planning", old, new), scenario, law)
 
@@ -178,7 +182,7 @@ CASES = {
         "no verdict is taken from another role",
     ),
     "a task may take another's effect": _machine(
-        "case EffectIntended() if task and _by_worker(task, message) and _of_this_task(state, message):",
+        "case EffectIntended() if task and _by_worker(task, message) and is_of_this_task(state, message):",
         "case EffectIntended() if task and _by_worker(task, message):",
         STOLEN,
         "no task takes another task's effect",
@@ -260,25 +264,25 @@ CASES = {
         "no task fails without a verdict",
     ),
     # evolve, changes outside
-    "what is done may be forgotten for a new intent": _machine(
+    "what is done may be forgotten for a new intent": _effects(
         "    if known is not None and known.status is EffectStatus.DONE:\n        return state\n",
         "",
         RECORDED,
         "a done effect stays done",
     ),
-    "what is done may be forgotten for a report": _machine(
+    "what is done may be forgotten for a report": _effects(
         "if effect is None or effect.status is EffectStatus.DONE or not",
         "if effect is None or not",
         RECORDED_TWICE,
         "a done effect stays done",
     ),
-    "anybody may tell what came of an effect": _machine(
+    "anybody may tell what came of an effect": _effects(
         "if message.by not in _reporters(state, message.task):",
         "if False:",
         RECORDED,
         "a done effect stays done, and no other is",
     ),
-    "a late report may speak for a later intent": _machine(
+    "a late report may speak for a later intent": _effects(
         "case EffectDone() if message.failed and message.answers <= effect.follows:",
         "case EffectDone() if False:",
         RECORDED,

@@ -8,7 +8,6 @@ drives a job to its end.
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from itertools import islice
-from typing import TypedDict
 
 from interlock.protocol.budgets import later, overdue, spent_steps, step_deadlines
 from interlock.protocol.commands import (
@@ -22,8 +21,9 @@ from interlock.protocol.commands import (
     ExpandStep,
 )
 from interlock.protocol.deciding_plans import decide_plan, direct_answer, needs_another_plan
-from interlock.protocol.messages import AttemptSummary, Feedback, JobStatus, TaskOutcome
+from interlock.protocol.messages import JobStatus, TaskOutcome
 from interlock.protocol.plan import task_id
+from interlock.protocol.redoing import redo
 from interlock.protocol.state import Attempt, JobState, Phase, StepState, TaskState
 from interlock.protocol.team import Handover, Step
 
@@ -249,7 +249,7 @@ def _answer(state: JobState, task: TaskState) -> Command:
         task.current.number + 1,
         agent,
         task.head,
-        **_redo(task.attempts),
+        **redo(task.attempts),
     )
 
 
@@ -263,7 +263,7 @@ def _resume(state: JobState, task: TaskState) -> Assign:
         task.current.role.partition("@")[0],
         task.head,
         resumes=task.question.answered if task.question else 0,
-        **_redo(task.attempts[:-1]),
+        **redo(task.attempts[:-1]),
     )
 
 
@@ -279,28 +279,6 @@ def _next_agent(step: Step, task: TaskState, *, circling: bool) -> str | None:
     if tried < allowed and not circling:
         return agent
     return handover.agent if handover and not taken_over else None
-
-
-class _Redo(TypedDict, total=False):
-    """What an attempt is told of those before it."""
-
-    feedback: tuple[Feedback, ...]
-    earlier: AttemptSummary | None
-    replaces: str | None
-
-
-def _redo(before: tuple[Attempt, ...]) -> _Redo:
-    if not before:
-        return {}
-    feedback = tuple(Feedback(attempt=one.number, criteria=one.objections) for one in before)
-    return {"feedback": feedback, "earlier": _summary(before[-1]), "replaces": before[-1].origin}
-
-
-def _summary(attempt: Attempt) -> AttemptSummary:
-    result = attempt.result
-    return AttemptSummary(
-        attempt=attempt.number, output=result.output if result else None, reason=result.reason if result else ""
-    )
 
 
 def _failure(task: TaskState, circles: str) -> str:
@@ -378,7 +356,7 @@ def _first(state: JobState, step: StepState, index: int | None) -> Assign:
         _made(state, task) + 1,
         step.spec.agent,
         state.head_of(task),
-        **_redo(known.attempts if known else ()),
+        **redo(known.attempts if known else ()),
     )
 
 

@@ -15,6 +15,7 @@ Who sends an entry is what the broker authenticated, and only the roles that the
 from collections.abc import Iterable
 from dataclasses import replace
 
+from interlock.protocol.evolving_effects import intended, is_of_this_task, recorded
 from interlock.protocol.messages import (
     JOB_TASK,
     EffectDone,
@@ -37,8 +38,6 @@ from interlock.protocol.planning import evolve_plan
 from interlock.protocol.retries import known_beyond, put_back, retry_objection
 from interlock.protocol.state import (
     Attempt,
-    Effect,
-    EffectStatus,
     Entry,
     JobState,
     Phase,
@@ -63,7 +62,7 @@ def evolve(state: JobState, entry: Entry) -> JobState:
     """Return the state after ``entry``. Never raises for an entry that does not fit: it is counted as refused."""
     message = entry.message
     if isinstance(message, EffectDone | EffectInDoubt):
-        return _recorded(state, message)
+        return recorded(state, message)
     if state.step_of_settled(message.task):
         return replace(state, refused=state.refused + 1)
     head = state.head_of(message.task)
@@ -158,8 +157,8 @@ def _evolve_task(state: JobState, task: TaskState | None, entry: Entry) -> JobSt
             return _verdict(state, task, message, entry)
         case TaskClosed():
             return _closed(state, task, message, entry)
-        case EffectIntended() if task and _by_worker(task, message) and _of_this_task(state, message):
-            return _intended(state, replace(task, head=entry.seq, acts=True), message)
+        case EffectIntended() if task and _by_worker(task, message) and is_of_this_task(state, message):
+            return intended(state, replace(task, head=entry.seq, acts=True), message)
         case QuestionAsked() if task and _by_worker(task, message):
             return _asked(state, replace(task, head=entry.seq), message)
         case QuestionAnswered() if task and task.phase is Phase.ASKED and task.question:
@@ -178,12 +177,6 @@ def _by_verifier(task: TaskState, message: TaskVerdict) -> bool:
     """Whether ``message`` comes from the role that the result under way was handed to."""
     attempt = task.current if task.phase is Phase.RESULT else None
     return attempt is not None and message.attempt == attempt.number and message.by == attempt.verifier
-
-
-def _of_this_task(state: JobState, message: EffectIntended | EffectDone | EffectInDoubt) -> bool:
-    """Whether the effect that ``message`` names is one of its task, or new."""
-    known = state.effects.get(message.key)
-    return known is None or known.task == message.task
 
 
 def _asked(state: JobState, task: TaskState, message: QuestionAsked) -> JobState:
@@ -208,38 +201,6 @@ def _answered(
         asking=state.asking - {task.id},
         waiting=state.waiting | {task.id},
     )
-
-
-def _intended(state: JobState, task: TaskState, message: EffectIntended) -> JobState:
-    state, known = replace(state, tasks=state.tasks.insert(task.id, task)), state.effects.get(message.key)
-    if known is not None and known.status is EffectStatus.DONE:
-        return state
-    effect = Effect(message.key, task.id, message.attempt, message.tool, message.effect, message.answers)
-    return replace(state, effects=state.effects.insert(message.key, effect))
-
-
-def _recorded(state: JobState, message: EffectDone | EffectInDoubt) -> JobState:
-    """Note what became of a change outside. What is known to be done stays so, whatever comes later."""
-    effect = state.effects.get(message.key)
-    if effect is None or effect.status is EffectStatus.DONE or not _of_this_task(state, message):
-        return state
-    if message.by not in _reporters(state, message.task):
-        return state
-    match message:
-        case EffectDone() if message.failed and message.answers <= effect.follows:
-            return state  # it tells of an earlier intent; the newest one may be under way
-        case EffectDone():
-            status, reason = (EffectStatus.FAILED if message.failed else EffectStatus.DONE), ""
-        case EffectInDoubt():
-            status, reason = EffectStatus.IN_DOUBT, message.reason
-    return replace(state, effects=state.effects.insert(message.key, replace(effect, status=status, reason=reason)))
-
-
-def _reporters(state: JobState, task: str) -> frozenset[str]:
-    """Return the roles that were ever given ``task``."""
-    known = state.tasks.get(task)
-    before = state.reporters.get(task, frozenset())
-    return before | known.roles if known else before
 
 
 def _assigned(state: JobState, task: TaskState | None, message: TaskAssigned, entry: Entry) -> JobState:

@@ -14,6 +14,7 @@ from interlock.protocol.state import Effect, EffectStatus, JobState, Phase, Step
 from interlock.protocol.team import Engine
 from interlock.protocol.tools import EffectClass
 from interlock.runtime.lean import size_of
+from interlock.runtime.plan_report import PlanReport, plan_report
 
 __all__ = [
     "ActionReport",
@@ -21,14 +22,11 @@ __all__ = [
     "EffectsReport",
     "EngineReport",
     "Listed",
-    "PlanReport",
     "PrefixCacheReport",
     "QuestionReport",
-    "RejectedReport",
     "Report",
     "TaskReport",
     "VerdictReport",
-    "VersionReport",
     "listed_of",
     "overview_of",
     "question_report",
@@ -154,35 +152,6 @@ class EngineReport(Strict):
     """Requests that waited at the end."""
 
 
-class RejectedReport(Strict):
-    """A proposal of the manager that was rejected."""
-
-    version: int
-    """Which version of the plan it was to be."""
-    reasons: tuple[str, ...]
-
-
-class VersionReport(Strict):
-    """A version of the plan that was followed."""
-
-    version: int
-    steps: tuple[str, ...]
-    why: str
-    """What the manager said of it: with a later version what changed and why."""
-
-
-class PlanReport(Strict):
-    """How a job came to its plan."""
-
-    version: int
-    """The one that is followed; 0: there is none."""
-    versions: tuple[VersionReport, ...]
-    proposed: int
-    """How often the manager proposed something; 0 where the team file has the plan."""
-    rejected: tuple[RejectedReport, ...]
-    """Of what it proposed."""
-
-
 class Report(Strict):
     """One job."""
 
@@ -252,7 +221,7 @@ def overview_of(state: JobState, tasks: tuple[TaskReport, ...]) -> Report:
         result=closed.result if closed else None,
         tasks=tasks,
         question=_managers_question(state),
-        plan=_plan(state),
+        plan=plan_report(state),
         effects=EffectsReport(
             done=tuple(_effects(state, EffectStatus.DONE)),
             in_doubt=tuple(_effects(state, EffectStatus.IN_DOUBT, EffectStatus.INTENDED)),
@@ -260,15 +229,6 @@ def overview_of(state: JobState, tasks: tuple[TaskReport, ...]) -> Report:
         usage=state.usage,
         seconds=_seconds(state),
         trace_id=trace_id_of(state.origin or root_of(None, state.submitted.job)),
-    )
-
-
-def _plan(state: JobState) -> PlanReport:
-    return PlanReport(
-        version=state.version,
-        versions=tuple(VersionReport(version=one.version, steps=one.steps, why=one.why) for one in state.plans),
-        proposed=state.proposals,
-        rejected=tuple(RejectedReport(version=one.version, reasons=one.reasons) for one in state.rejections),
     )
 
 
