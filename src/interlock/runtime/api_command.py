@@ -7,7 +7,16 @@ from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
-from interlock.runtime.api.keyfile import SCOPES, KeyRecord, KeysInvalid, digest_of, new_key, read_keys, write_keys
+from interlock.runtime.api.keyfile import (
+    SCOPES,
+    KeyRecord,
+    KeyScope,
+    KeysInvalid,
+    digest_of,
+    new_key,
+    read_keys,
+    write_keys,
+)
 from interlock.runtime.api.settings import HttpSetup
 from interlock.runtime.failures import FileUnwritable, Mistake
 from interlock.runtime.show import print_out
@@ -181,7 +190,8 @@ def _make(path: Path, records: Sequence[KeyRecord], options: argparse.Namespace)
     if options.name in {record.name for record in records}:
         raise KeyNameTaken(options.name, path)
     key = new_key()
-    scopes = tuple(scope for scope in SCOPES if scope in (options.scope or SCOPES))
+    wanted: Sequence[KeyScope] = options.scope or SCOPES
+    scopes = tuple(sorted(set(wanted), key=SCOPES.index))
     record = KeyRecord(
         name=options.name, sha256=digest_of(key), scopes=scopes, teams=tuple(options.team) if options.team else None
     )

@@ -29,9 +29,9 @@ async def numbers(hub: Hub, job: str, after: int = 0) -> list[int]:
 async def test_watchers_share_one_follow(bus: Bus) -> None:
     """Each of many watchers gets everything once, whenever he came, over one follow for all of them."""
     await Hand(bus, "other").begin()
+    found: list[list[int]] = []
+    most = 0
     async with Hub.open(bus) as hub, anyio.create_task_group() as group:
-        found: list[list[int]] = []
-        most = 0
 
         async def watch(after: int) -> None:
             nonlocal most
@@ -72,8 +72,9 @@ async def test_a_place_that_is_not_there_yet(bus: Bus) -> None:
     """Who says that he has seen more than there is waits for what comes, and hides nothing from others."""
     hand = Hand(bus, "one")
     await hand.begin()
+    found: dict[int, list[int]] = {}
+    closed = 0
     async with Hub.open(bus) as hub, anyio.create_task_group() as group:
-        found: dict[int, list[int]] = {}
 
         async def watch(after: int) -> None:
             found[after] = await numbers(hub, "one", after)

@@ -1,10 +1,12 @@
 """The paths of jobs: submit one, list them, report on one, and follow one as it goes."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, get_args
 
 from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from interlock.protocol.messages import JobStatus
 from interlock.runtime.api.access import job_for, may_see, team_for
@@ -28,7 +30,7 @@ from interlock.runtime.api.schemas import JobAccepted, JobPage, JobRequest, JobS
 from interlock.runtime.api.submitting import Wanted, submit_job
 from interlock.runtime.report import Report
 
-__all__ = ["EVENT_STREAM", "frame_of", "router"]
+__all__ = ["EVENT_STREAM", "events", "frame_of", "list_jobs", "report", "router", "submit"]
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -156,10 +158,23 @@ async def events(
     since = after if last_event_id is None else last_event_id
     if since and await context.hub.is_over(known.job, since):
         return Response(status_code=204)
-    return StreamingResponse(_stream(context, known.job, since), headers=EVENT_STREAM, media_type="text/event-stream")
+    return _EventsResponse(_stream(context, known.job, since))
 
 
-async def _stream(context: ApiContext, job: str, after: int) -> AsyncIterator[bytes]:
+class _EventsResponse(StreamingResponse):
+    """A stream that is closed as soon as the client has hung up, wherever it was then."""
+
+    def __init__(self, frames: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(frames, headers=EVENT_STREAM, media_type="text/event-stream")
+        self._frames = frames
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, and close the stream."""
+        async with aclosing(self._frames):
+            await super().__call__(scope, receive, send)
+
+
+async def _stream(context: ApiContext, job: str, after: int) -> AsyncGenerator[bytes, None]:
     yield _RETRY
     async with context.hub.watching(job, after, idle=context.settings.heartbeat) as watch:
         async for batch in watch.batches:

@@ -12,7 +12,7 @@ from interlock.runtime.api.problems import JobUnknown, KeyLacksScope, KeyLacksTe
 from interlock.runtime.api.schemas import KillRequest, OrderReport, ReasonRequest, ResumeRequest
 from interlock.runtime.killswitch import command
 
-__all__ = ["router"]
+__all__ = ["kill", "kill_job", "resume", "resume_job", "router"]
 
 router = APIRouter(prefix="/v1", tags=["kill"])
 

@@ -26,7 +26,7 @@ from interlock.runtime.questions import (
     answering,
 )
 
-__all__ = ["give_answer", "router"]
+__all__ = ["answer", "give_answer", "questions", "router"]
 
 router = APIRouter(prefix="/v1/jobs", tags=["questions"])
 

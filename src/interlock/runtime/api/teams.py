@@ -10,7 +10,7 @@ from interlock.runtime.api.context import InContext
 from interlock.runtime.api.keys import Caller, caller_with
 from interlock.runtime.api.schemas import Health, Readiness, TeamAgent, TeamInput, TeamList, TeamSummary
 
-__all__ = ["health_router", "router"]
+__all__ = ["health_router", "healthz", "readyz", "router", "teams"]
 
 router = APIRouter(prefix="/v1", tags=["teams"])
 health_router = APIRouter(tags=["health"])
