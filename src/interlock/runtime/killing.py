@@ -17,7 +17,7 @@ from interlock.runtime.failures import BROKER_AWAY
 from interlock.runtime.killswitch import command, describe_order
 from interlock.runtime.place import Place, open_log
 
-__all__ = ["kill", "open_jobs", "resume"]
+__all__ = ["kill", "open_jobs", "reach_within", "resume"]
 
 _OBEYED = 2.0
 """Seconds without an entry after which nobody runs a job that is to end, and it is closed here."""
@@ -54,11 +54,11 @@ async def kill(
         ended: dict[str, JobState] = {}
         async with _while_there(bus):
             with suppress(*BROKER_AWAY):
-                bound = await _bind(bus, order)
+                bound = await reach_within(bus, order)
                 await _obeyed(bus, bound, ended)
     if bound is None or len(ended) < len(bound):  # nobody ran them, or who did took his broker with him
         async with open_log(place, "kill") as bus:
-            bound = await _bind(bus, order) if bound is None else bound
+            bound = await reach_within(bus, order) if bound is None else bound
             for job in set(bound) - set(ended):
                 ended[job] = await close_killed(bus, Tracing(), job, describe_order(order))
     return order, [ended[job] for job in bound]
@@ -119,8 +119,11 @@ async def _while_there(bus: Bus) -> AsyncIterator[None]:
         group.cancel_scope.cancel()
 
 
-async def _bind(bus: Bus, order: Order) -> list[str]:
-    """Return the jobs that an order ends, and have those told who run them."""
+async def reach_within(bus: Bus, order: Order) -> list[str]:
+    """Return the jobs that a kill order ends, and have those told who run them.
+
+    :raises BusError: the broker cannot be reached
+    """
     jobs = await open_jobs(bus, order)
     bound = [job for job, submitted in jobs.items() if stop_of_job({"": order}, submitted) is not None]
     await _tell_supervisors(bus, order, [jobs[job] for job in bound])

@@ -10,6 +10,7 @@ from interlock.runtime.api.context import ApiContext, InContext
 from interlock.runtime.api.keys import Caller, caller_with
 from interlock.runtime.api.problems import JobUnknown, KeyLacksScope, KeyLacksTeams, TeamUnknown, documented
 from interlock.runtime.api.schemas import KillRequest, OrderReport, ReasonRequest, ResumeRequest
+from interlock.runtime.killing import reach_within
 from interlock.runtime.killswitch import command
 
 __all__ = ["kill", "kill_job", "resume", "resume_job", "router"]
@@ -66,7 +67,10 @@ async def _check(context: ApiContext, caller: Caller, scope: _AnyScope) -> None:
 
 
 async def _command(context: ApiContext, scope: _AnyScope, *, stop: bool, reason: str = "") -> OrderReport:
-    return _told(await command(context.bus, scope, stop=stop, reason=reason))
+    order = await command(context.bus, scope, stop=stop, reason=reason)
+    if stop and isinstance(scope, TeamScope | AgentScope):  # jobs of other teams can be within theirs
+        await reach_within(context.bus, order)
+    return _told(order)
 
 
 def _told(order: Order) -> OrderReport:
