@@ -62,9 +62,9 @@ class Running:
     err: bytearray = field(default_factory=bytearray)
     news: anyio.Event = field(default_factory=anyio.Event)
 
-    async def until(self, text: str) -> None:
+    async def until(self, text: str, seconds: float = _LIMIT) -> None:
         """Wait until the command has written ``text`` to its standard error."""
-        with anyio.fail_after(_LIMIT):
+        with anyio.fail_after(seconds):
             while text.encode() not in self.err:
                 assert self.process.returncode is None, f"ended before it said {text!r}:\n{self.err.decode()}"
                 await self.news.wait()

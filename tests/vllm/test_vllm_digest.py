@@ -11,7 +11,7 @@ from tests.cli import alive, descendants
 from tests.vllm.real import command
 
 _EXAMPLE = Path(__file__).parents[2] / "examples" / "digest" / "team.yaml"
-_DOCUMENTS = 8
+_DOCUMENTS = 6
 _SECONDS = 300.0
 
 
@@ -33,7 +33,7 @@ def team(built: Path, tmp_path: Path) -> Path:
 async def test_the_digest_runs_to_its_end_on_a_vllm_of_its_own(team: Path, built: Path, tmp_path: Path) -> None:
     """The run starts vLLM and says so, every document has its end, what was accepted is checked, and vLLM is gone."""
     async with command("run", str(team), "Digest it", "--json", env=environment(built), cwd=tmp_path) as run:
-        await run.until("is ready after")
+        await run.until("is ready after", _SECONDS)
         below = descendants(run.process.pid)
         done = await run.finish(_SECONDS)
     assert done.status in {0, 3}, done.err

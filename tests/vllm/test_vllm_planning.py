@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ async def test_twenty_goals_have_a_sound_plan_or_a_clear_failure(server: Endpoin
         return await _judged(done.report, done.status, server, place)
 
     made = await asyncio.gather(*map(plan, _GOALS, places))
-    print("plans, answers, questions, refusals, none:", made)  # noqa: T201 -- what a person wants to know of a run
+    print("made of 20 goals:", dict(Counter(made)))  # noqa: T201 -- what a person wants to know of a run
     assert len(made) == len(_GOALS)
 
 
@@ -63,7 +64,7 @@ async def _judged(report: dict[str, Any], status: int, server: Endpoint, folder:
     else:
         assert report["text"].strip(), f"{makes} without a word"
         assert status == (0 if makes == "answer" else 1)
-    return str(makes)
+    return makes or "none"
 
 
 async def _runs(steps: list[Any], server: Endpoint, folder: Path) -> None:
