@@ -51,9 +51,10 @@ def evolve_plan(state: JobState, entry: Entry) -> JobState | None:
 
 
 def manager_role(team: Team) -> Role:
-    """Return who asks on behalf of the manager: the team's agent of that kind, or else one called ``manager``."""
+    """Return who asks on behalf of the manager: the team's agent of that kind, or else a name that no agent has."""
     named = (name for name, agent in team.agents.items() if agent.kind == "manager")
-    return role_of(next(named, "manager"), team.team)
+    free = (f"{'the-' * more}manager" for more in range(len(team.agents) + 1))
+    return role_of(next(named, None) or next(name for name in free if name not in team.agents), team.team)
 
 
 def keeping_problems(state: JobState, steps: Sequence[Step]) -> tuple[str, ...]:
