@@ -176,7 +176,8 @@ async def test_who_hangs_up_costs_nothing(bus: Bus) -> None:
     await Hand(bus, "one").begin()
     async with open_api(bus) as api:
         async with api.stream("GET", "/v1/jobs/one/events") as answer:
-            await anext(answer.aiter_lines())
+            lines = answer.aiter_lines()  # which hangs up when it is forgotten
+            await anext(lines)
             await eventually(lambda: api.context.hub.follows == 1)
         await eventually(lambda: api.context.hub.follows == 0)
 
