@@ -56,15 +56,18 @@ async def test_64_at_once_and_a_budget_of_100_calls_never_send_101(tmp_path: Pat
     """Whatever dies in between, the server sees no more than 100 requests, and what was accepted stands."""
     team = _team(tmp_path, 150, {"calls": 100})
     async with ScriptedServer(_answers) as server:
-        deaths = [(30, "reader"), (66, second), (72, "checker"), (80, "reader")]
+        # The checker first: what it was answered is lost with it, and too little may be left for another judgement.
+        deaths = [(30, "reader"), (66, "checker"), (78, second), (88, "reader")]
         done = await _with_deaths(server, team, deaths, seed)
         asked = list(server.calls)
-    assert len(asked) <= 100
-    assert (done.status, done.report["status"]) == (3, "partial"), done.err
-    assert "out of budget: " in done.report["reason"]
+    assert len(asked) <= 100, done.err
     tasks = done.report["tasks"]
-    assert {task["status"] for task in tasks} == {"accepted", "cancelled"}
-    assert sum(map(_is_judged, asked)) >= len([t for t in tasks if t["status"] == "accepted"])
+    assert {task["status"] for task in tasks} <= {"accepted", "cancelled"}
+    accepted = sum(task["status"] == "accepted" for task in tasks)
+    ends = (3, "partial") if accepted else (1, "failed")  # on a busy machine the deaths may have cost all of it
+    assert (done.status, done.report["status"]) == ends, done.err
+    assert "out of budget: " in done.report["reason"]
+    assert sum(map(_is_judged, asked)) >= accepted
     assert done.err.count("SIGKILL") >= 2, done.err
     assert ("the broker (process" in done.err) == (second == "broker")
 
@@ -75,7 +78,7 @@ async def test_without_deaths_all_of_the_budget_is_used_and_what_is_paid_for_is_
     async with ScriptedServer(_answers) as server:
         done = await interlock("run", str(team), "go", "--json", env={"INTERLOCK_MODEL_URL": server.url}, cwd=tmp_path)
         assert len(server.calls) == 100
-    assert done.status == 3, done.err
+    assert (done.status, done.report["status"]) == (3, "partial"), done.err
     assert done.report["usage"]["calls"] == 100
 
 
