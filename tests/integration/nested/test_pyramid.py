@@ -62,7 +62,7 @@ async def test_three_levels_are_one_trace_and_add_up_although_the_manager_dies(t
     used = done.report["usage"]
     [root] = jobs.at_level(1)
     assert used == jobs.closed[root].usage.model_dump()
-    assert used["calls"] == calls == _LEAVES
+    assert used["calls"] == _LEAVES <= calls, "who is taken for dead on a busy machine asks in vain"
     assert {span.trace_id for span in spans} == {done.report["trace_id"]}
     _hang_together(spans)
 
@@ -101,7 +101,7 @@ async def _ordered_at(folder: Path) -> datetime:
 async def test_a_kill_at_the_top_stops_every_level(tmp_path: Path) -> None:
     """Within a second no process is left; every job of the tree is killed, and no model is asked any more."""
     team = write_pyramid(tmp_path, *_SIZES)
-    async with ScriptedServer(partial(answer, delay=4)) as server:
+    async with ScriptedServer(partial(answer, delay=30)) as server:
         env = {"INTERLOCK_MODEL_URL": server.url}
         async with running("run", str(team), "go", "--id", "paper", env=env, cwd=tmp_path) as job:
             await eventually(lambda: len(server.calls) >= 20)
