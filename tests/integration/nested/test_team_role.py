@@ -89,9 +89,9 @@ async def test_a_job_without_a_parent_that_is_open_ends(bus: Bus, broker: Broker
 
 async def test_a_job_that_comes_too_late_ends_at_once(bus: Bus) -> None:
     """A child that enters the log after its parent's end is closed by whoever manages."""
+    job, closed = await give(bus, _outer(_inner(), budget={"seconds": 0.1})), None
     async with anyio.create_task_group() as group:
         group.start_soon(Coordinator(bus, Tracing()).run)
-        job = await give(bus, _outer(_inner(), budget={"seconds": 0.1}))
         assert (await ended(bus, job)).closed is not None
         late = JobSubmitted(
             id="late", ns=bus.ns, job=child_job(job, "s", 1), at=datetime.now(UTC), team=_inner(), goal="", parent=job
@@ -99,6 +99,7 @@ async def test_a_job_that_comes_too_late_ends_at_once(bus: Bus) -> None:
         await bus.append(late)
         closed = await _closed(bus, late.job)
         group.cancel_scope.cancel()
+    assert closed is not None
     assert (closed.status, closed.reason) == ("killed", f"job {job}, which it was a part of, is over")
 
 

@@ -131,6 +131,7 @@ async def test_a_kill_ends_although_the_broker_goes_with_those_who_ran_the_job(
     """Whoever takes the broker along while an order is carried out makes nobody wait for it: the job is closed."""
     state, read = tmp_path / "state", killing.open_jobs
     submitted, gone = anyio.Event(), anyio.Event()
+    ended: list[JobState] = []
     monkeypatch.setattr(killing, "_AWAY", 0.5)
 
     async def run_and_go() -> None:

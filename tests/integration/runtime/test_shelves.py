@@ -12,7 +12,7 @@ from interlock.agents import outcome
 from interlock.agents.manager import Planner, Stamp
 from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Json
-from interlock.protocol.commands import Assign, CloseJob
+from interlock.protocol.commands import Assign, Propose
 from interlock.protocol.decide import decide
 from interlock.protocol.items import StoredItems
 from interlock.protocol.machine import evolve, settle
@@ -100,6 +100,7 @@ async def test_messages_are_the_same_whatever_has_left_the_state(bus: Bus) -> No
         commands = decide(whole, entry.message.at, window=2)
         assert commands == decide(lean, entry.message.at, window=2)
         for command in commands[:2]:
+            assert not isinstance(command, Propose)
             said = [
                 planner.message(state, command, stamp, await shelves.fill(planner, state, command))
                 for planner, state in zip(planners, (whole, lean), strict=True)
@@ -150,6 +151,7 @@ async def test_a_job_without_anything_beside_it_asks_the_broker_nothing() -> Non
     while story.state.closed is None:
         while commands := story.decide():
             for command in commands:
+                assert not isinstance(command, Propose)
                 shelf = await shelves.fill(story.planner, story.state, command)
                 stamp = Stamp(f"m{len(story.log)}", story.now)
                 story.tell(story.planner.message(story.state, command, stamp, shelf))
@@ -185,7 +187,7 @@ async def test_outputs_are_read_once_for_many_tasks(bus: Bus) -> None:
     job = await done(bus, _PLAN[0], each)
     assert [job.told(f"e:{index}") for index in range(20)] == [f"out of s:{index}" for index in range(20)]
     shelves, planner = Shelves(bus), Planner(job.log[0].message)  # type: ignore[arg-type]
-    commands = [one for one in decide(_before(job, "e:0"), job.log[0].message.at) if not isinstance(one, CloseJob)]
+    commands = [one for one in decide(_before(job, "e:0"), job.log[0].message.at) if isinstance(one, Assign)]
     first = await shelves.fill(planner, _before(job, "e:0"), commands[0])
     again = await shelves.fill(planner, _before(job, "e:0"), commands[1])
     assert again.outputs["s"] is first.outputs["s"]

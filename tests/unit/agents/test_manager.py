@@ -282,6 +282,7 @@ def test_another_manager_says_the_same() -> None:
     (command,) = story.decide()
     submitted = story.log[0].message
     assert isinstance(submitted, JobSubmitted)
+    assert isinstance(command, Assign)
     stamp = Stamp("x", NOW)
     first = story.planner.message(story.state, command, stamp)
     assert isinstance(first, TaskAssigned)

@@ -42,7 +42,7 @@ class JobRequest(Strict):
     inputs: dict[Name, Json] = Field(default_factory=dict[str, Json])
     """Values for the team's inputs. ``files`` takes a list of ``{path, name, text}``, ``jsonl`` a list: the server
     reads no path that a request names."""
-    id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{1,128}$")
+    id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
     """The job's id; sending the same again gives the same job. Left out: a new one."""
     autonomy: Autonomy | None = None
     """Left out: the team's."""

@@ -80,6 +80,7 @@ async def submit_job(context: ApiContext, wanted: Wanted) -> tuple[str, bool]:
     try:
         await Guardian(context.bus, team=team.team, job=job).check()
         given = await store(frozen, context.bus)
+        is_new = False
         with anyio.CancelScope(shield=True):  # there is a job or there is none
             is_new = await _submitted(context, wanted, given, job, goal)
     except JobKilled as error:
