@@ -11,6 +11,7 @@ from interlock.runtime.address import BrokerAddress
 from interlock.runtime.broker import embedded_broker, running_broker
 from interlock.runtime.broker_errors import StateFolderInUse
 from interlock.runtime.bus import Bus, BusSettings
+from interlock.runtime.bus_errors import BrokerUnreachable
 from interlock.runtime.credentials import Party
 from interlock.runtime.keyring import login_of
 
@@ -22,6 +23,9 @@ NAMESPACE = "main"
 
 _SETTLED = 10.0
 """Seconds within which a command that begins or ends is done with it, on a machine that has a lot else to do."""
+
+_GONE = 15.0
+"""Seconds without a broker after which it has gone: who runs it starts it again sooner."""
 
 _LOOK = 0.2
 
@@ -68,13 +72,38 @@ async def open_bus(
 async def open_log(place: Place, name: str) -> AsyncIterator[Bus]:
     """Connect as ``open_bus`` does, or to the broker that another command runs on the state folder just now.
 
-    One that is about to come up, or to go, is waited for.
+    One that is about to come up, or to go, is waited for. One that goes meanwhile is not: nobody else brings it back.
 
     :raises BrokerError: the embedded broker cannot be started
     :raises BusError: the broker cannot be reached
     """
     async with AsyncExitStack() as stack:
-        yield await _reached(place, name, stack)
+        bus = await _reached(place, name, stack)
+        if place.nats is None:
+            await stack.enter_async_context(_while_it_runs(bus, place.state))
+        yield bus
+
+
+@asynccontextmanager
+async def _while_it_runs(bus: Bus, state: Path) -> AsyncIterator[None]:
+    """Leave the block with an error once the broker of a state folder has been away for good."""
+    gone = False
+
+    async def watch(scope: anyio.CancelScope) -> None:
+        nonlocal gone
+        while not gone:
+            await anyio.sleep(_LOOK)
+            with anyio.move_on_after(_GONE) as limit:
+                await bus.wait_connected()
+            gone = limit.cancelled_caught
+        scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch, group.cancel_scope)
+        yield
+        group.cancel_scope.cancel()
+    if gone:
+        raise BrokerUnreachable(str(state), "the command that ran it has ended; try again")
 
 
 async def _reached(place: Place, name: str, stack: AsyncExitStack) -> Bus:
