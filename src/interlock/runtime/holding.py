@@ -1,6 +1,6 @@
 """A model that is asked on behalf of one attempt, as long as the attempt is still this process's."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from interlock.backends.chat import ChatModel, ChatReply, ChatRequest
 from interlock.runtime.chain import Chain
@@ -9,17 +9,16 @@ from interlock.runtime.deliveries import Delivery
 __all__ = ["HeldModel"]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class HeldModel:
-    """Passes requests on; where others may have the same assignment, each after the first only while it is not over.
+    """Passes requests on; where others may have the same assignment, only while the attempt is not over.
 
-    An attempt of several requests would otherwise go on paying for an answer that another process has given meanwhile.
+    An attempt would otherwise go on paying for an answer that another process has given meanwhile.
     """
 
     model: ChatModel
     chain: Chain
     delivery: Delivery
-    _asked: bool = field(default=False, init=False)
 
     @property
     def provider(self) -> str:
@@ -42,9 +41,8 @@ class HeldModel:
         :raises interlock.agents.toolbox.AttemptLost: somebody else has moved the task on
         :raises interlock.backends.errors.ModelError: there is no answer
         """
-        if self._asked and self.delivery.is_again:
+        if self.delivery.is_again:
             await self.chain.hold()
-        self._asked = True
         return await self.model.chat(request)
 
     async def aclose(self) -> None:

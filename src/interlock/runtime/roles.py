@@ -6,8 +6,8 @@ that is refused was overtaken: the work is dropped and the message acknowledged.
 
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
@@ -74,6 +74,8 @@ class Serving:
         self.budgets = Budgets(bus.counters)
         self._turnstile = Turnstile()
         self._deaths = Deaths(bus.state, self.role)
+        self._in_hand: dict[int, anyio.Event] = {}
+        """By sequence: the messages that are worked on, and what is set once that is over."""
 
     @asynccontextmanager
     async def model(self) -> AsyncIterator[ChatModel | None]:
@@ -199,7 +201,10 @@ class Serving:
                 await delivery.leave()
 
     async def _work_and_acknowledge(self, delivery: Delivery, work: _Work) -> None:
-        with self._told.work(delivery.message.job) as scope:
+        if delivery.seq in self._in_hand:
+            await self._wait_for_the_first(delivery)
+            return
+        with self._told.work(delivery.message.job) as scope, self._has_in_hand(delivery.seq):
             if not scope.cancel_called:  # a call of a model could be sent before the cancellation is noticed
                 async with delivery.keep_alive(), self._turnstile.enter(alone=self._is_suspect(delivery)):
                     await work(delivery)
@@ -207,8 +212,23 @@ class Serving:
                 return
         await self._put_aside(delivery)  # its job was killed
 
+    @contextmanager
+    def _has_in_hand(self, seq: int) -> Iterator[None]:
+        over = self._in_hand[seq] = anyio.Event()
+        try:
+            yield
+        finally:
+            del self._in_hand[seq]
+            over.set()
+
+    async def _wait_for_the_first(self, delivery: Delivery) -> None:
+        """Keep a message that is worked on here already: a broker that was killed may forget whom it gave it to."""
+        async with delivery.keep_alive():
+            await self._in_hand[delivery.seq].wait()
+        await self._put_aside(delivery)
+
     async def _put_aside(self, delivery: Delivery) -> None:
-        """Say nothing of a message whose job is killed, until it is seen that the job's end stands in the log."""
+        """Say nothing of a message until it is seen that something in the log answers it, such as the job's end."""
         if await self.overtaken(delivery):
             await delivery.ack()
         else:

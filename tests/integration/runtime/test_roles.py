@@ -1,7 +1,7 @@
 """Workers and verifiers over a real broker, with models that misbehave in ways that no model error says."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 import pytest
@@ -14,8 +14,10 @@ from interlock.protocol.base import Usage
 from interlock.protocol.state import JobState
 from interlock.protocol.team import Agent, ModelSettings, Team
 from interlock.runtime import roles
+from interlock.runtime._jetstream import api
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.bus import Bus
+from interlock.runtime.bus_errors import BrokerComplaint
 from interlock.runtime.client import watch
 from interlock.runtime.config import BrokerLogin, ProcessConfig
 from interlock.runtime.coordinator import Coordinator
@@ -158,6 +160,38 @@ async def test_answers_wait_for_a_broker_that_is_away(killable_broker: KillableB
     assert state.closed is not None
     assert state.closed.status == "succeeded"
     assert len(state.tasks["s"].attempts) == 1
+
+
+async def test_a_message_that_the_broker_gives_twice_is_worked_on_once(
+    bus: Bus, broker: BrokerAddress, model: Model
+) -> None:
+    """A broker that forgot whom it gave an assignment to gives it again, and its model is still asked once."""
+    asked: list[ChatRequest] = []
+    forgotten, given_again = anyio.Event(), anyio.Event()
+
+    async def answer(request: ChatRequest) -> str:
+        asked.append(request)
+        if not forgotten.is_set():
+            await api(bus._wire, f"CONSUMER.DELETE.IL_{bus.ns}.assigned-w@t")
+            forgotten.set()
+        await given_again.wait()
+        return "fine"
+
+    async def see_it_given_again() -> None:
+        await forgotten.wait()
+        while not given_again.is_set():
+            with suppress(BrokerComplaint):  # it has to be made again first
+                info = await api(bus._wire, f"CONSUMER.INFO.IL_{bus.ns}.assigned-w@t")
+                if info["num_ack_pending"]:
+                    given_again.set()
+            await anyio.sleep(0.01)
+
+    model.answer = answer
+    async with staffed(bus, broker), anyio.create_task_group() as group:
+        group.start_soon(see_it_given_again)
+        state = await outcome(bus, team_of({"step": "s"}))
+    assert [task.outcome for task in state.tasks.values()] == ["accepted"]
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("missing", ["agent", "agent_name", "team", "model"])
