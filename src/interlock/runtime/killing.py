@@ -1,7 +1,7 @@
 """What ``interlock kill`` and ``interlock resume`` do: write the order, wait until it is obeyed, close the rest."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import anyio
 
@@ -15,7 +15,7 @@ from interlock.runtime.client import JobNotFound, read_job
 from interlock.runtime.closing import close_killed
 from interlock.runtime.failures import BROKER_AWAY
 from interlock.runtime.killswitch import command, describe_order
-from interlock.runtime.place import Place, open_log
+from interlock.runtime.place import Place, open_log, while_there
 
 __all__ = ["kill", "open_jobs", "reach_within", "resume"]
 
@@ -25,7 +25,6 @@ _OBEYED = 2.0
 _AWAY = 3.0
 """Seconds without a broker after which it is not waited for."""
 
-_LOOK = 0.2
 _AT_ONCE = 16
 """How many jobs are looked at beside each other."""
 
@@ -52,7 +51,7 @@ async def kill(
         order = await command(bus, scope, stop=True, reason=reason)  # before anything that takes time
         bound: list[str] | None = None
         ended: dict[str, JobState] = {}
-        async with _while_there(bus):
+        async with while_there(bus, _AWAY):
             with suppress(*BROKER_AWAY):
                 bound = await reach_within(bus, order)
                 await _obeyed(bus, bound, ended)
@@ -98,25 +97,6 @@ async def open_jobs(bus: Bus, order: Order | None = None) -> dict[str, JobSubmit
             if not batch.pending:
                 break
     return {job: submitted for job, submitted in jobs.items() if job not in closed}
-
-
-@asynccontextmanager
-async def _while_there(bus: Bus) -> AsyncIterator[None]:
-    """Leave the block once the broker has been away for longer than a restart takes: it may have gone for good."""
-
-    async def leave(scope: anyio.CancelScope) -> None:
-        while True:
-            await anyio.sleep(_LOOK)
-            with anyio.move_on_after(_AWAY) as limit:
-                await bus.wait_connected()
-            if limit.cancelled_caught:
-                scope.cancel()
-                return
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(leave, group.cancel_scope)
-        yield
-        group.cancel_scope.cancel()
 
 
 async def reach_within(bus: Bus, order: Order) -> list[str]:

@@ -1,5 +1,6 @@
 """Where a command's log is: with a broker of its own on a state folder, or with one that runs elsewhere."""
 
+import logging
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import anyio
 
+from interlock.runtime._background import beside
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.broker import embedded_broker, running_broker
 from interlock.runtime.broker_errors import StateFolderInUse
@@ -15,7 +17,9 @@ from interlock.runtime.bus_errors import BrokerUnreachable
 from interlock.runtime.credentials import Party
 from interlock.runtime.keyring import login_of
 
-__all__ = ["NAMESPACE", "Place", "open_bus", "open_log"]
+__all__ = ["NAMESPACE", "Place", "open_bus", "open_log", "while_there"]
+
+_log = logging.getLogger(__name__)
 
 NAMESPACE = "main"
 """The namespace that commands work in."""
@@ -87,23 +91,32 @@ async def open_log(place: Place, name: str) -> AsyncIterator[Bus]:
 @asynccontextmanager
 async def _while_it_runs(bus: Bus, state: Path) -> AsyncIterator[None]:
     """Leave the block with an error once the broker of a state folder has been away for good."""
-    gone = False
-
-    async def watch(scope: anyio.CancelScope) -> None:
-        nonlocal gone
-        while not gone:
-            await anyio.sleep(_LOOK)
-            with anyio.move_on_after(_GONE) as limit:
-                await bus.wait_connected()
-            gone = limit.cancelled_caught
-        scope.cancel()
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(watch, group.cancel_scope)
+    async with while_there(bus, _GONE) as scope:
         yield
-        group.cancel_scope.cancel()
-    if gone:
+    if scope.cancelled_caught:
         raise BrokerUnreachable(str(state), "the command that ran it has ended; try again")
+
+
+@asynccontextmanager
+async def while_there(bus: Bus, seconds: float) -> AsyncIterator[anyio.CancelScope]:
+    """Leave the block once the broker has been away for so many seconds; then the scope that is yielded says so."""
+
+    async def watch() -> None:
+        while True:
+            await anyio.sleep(_LOOK)
+            with anyio.move_on_after(seconds) as limit:
+                await bus.wait_connected()
+            if limit.cancelled_caught:
+                scope.cancel()
+                return
+
+    with anyio.CancelScope() as scope:
+        async with beside(watch(), _tell):
+            yield scope
+
+
+def _tell(error: BaseException) -> None:
+    _log.error("nobody sees any more whether the broker is there: %s", error)
 
 
 async def _reached(place: Place, name: str, stack: AsyncExitStack) -> Bus:

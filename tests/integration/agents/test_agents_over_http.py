@@ -185,7 +185,8 @@ async def test_injected_text_stays_in_its_block() -> None:
             assert inside(prompts[-1], marker) == ["c1: It names the broker", "Summarise: the broker is fast.", attack]
             attack = INJECTION.format(marker=marker)
     assert prompts[0].startswith("Statements:\n<<<")
-    assert len({marker_of(prompt) for prompt in prompts}) == 3
+    first, second, third = map(marker_of, prompts)
+    assert second not in (first, third)
 
 
 def marker_of(prompt: str) -> str:
