@@ -1,9 +1,9 @@
 """What a manager does next about the plan: propose one, have it judged, ask a person, or give up."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime
 
+from interlock.protocol._replacing import replace
 from interlock.protocol.commands import NO, AnswerByDefault, CloseJob, Command, JudgeProposal, Propose
 from interlock.protocol.messages import JOB_TASK
 from interlock.protocol.planning import is_approved, is_declined

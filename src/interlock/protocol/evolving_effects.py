@@ -1,7 +1,6 @@
 """What entries about changes outside make of a job: what was meant to be done, and what is known of it."""
 
-from dataclasses import replace
-
+from interlock.protocol._replacing import replace
 from interlock.protocol.messages import EffectDone, EffectInDoubt, EffectIntended
 from interlock.protocol.state import Effect, EffectStatus, JobState, TaskState
 

@@ -13,8 +13,8 @@ Who sends an entry is what the broker authenticated, and only the roles that the
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 
+from interlock.protocol._replacing import replace
 from interlock.protocol.evolving_effects import intended, is_of_this_task, recorded
 from interlock.protocol.messages import (
     JOB_TASK,

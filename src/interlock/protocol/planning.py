@@ -9,10 +9,10 @@ step that it keeps stays as it is; names of steps are never used again.
 from __future__ import annotations  # the map of rpds is generic for type checkers only
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from rpds import HashTrieMap
 
+from interlock.protocol._replacing import replace
 from interlock.protocol.base import Role, role_of
 from interlock.protocol.messages import (
     JobSubmitted,

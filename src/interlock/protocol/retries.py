@@ -6,9 +6,9 @@ What was proposed for a plan that is taken up again is forgotten: it was propose
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime
 
+from interlock.protocol._replacing import replace
 from interlock.protocol.decide import exhausted
 from interlock.protocol.messages import JobSubmitted
 from interlock.protocol.plan import task_id

@@ -7,12 +7,13 @@ from __future__ import annotations  # the map of rpds is generic for type checke
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
 from rpds import HashTrieMap, HashTrieSet
 
+from interlock.protocol._replacing import replace
 from interlock.protocol.base import Json, Usage, canonical_json
 from interlock.protocol.items import StoredItems
 from interlock.protocol.messages import (
