@@ -75,7 +75,7 @@ test-vllm: install
 chaos: chaos-tests storm
 
 chaos-tests: install
-	INTERLOCK_CHAOS_SEED=$(SEED) $(BIN)/pytest -n auto --maxprocesses 2 --dist loadfile --timeout 600 -rP -m chaos tests/chaos
+	INTERLOCK_CHAOS_SEED=$(SEED) $(BIN)/pytest -n auto --maxprocesses 2 --dist loadfile --timeout 600 -rP -m chaos tests/chaos tests/integration
 
 # Whole jobs under kill -9, judged from outside; the last line is JSON.
 storm: install
