@@ -27,6 +27,7 @@ _RECOVERY_BOUND = ACK_WAIT + 2
 _GAP_BOUND = 10.0
 _MANAGERS = frozenset({"assigned", "closed", "accepted", "expanded"})
 """The kinds of entries that only managers write."""
+_STOPPED = "could not be known whether it was killed"
 _IN_FLIGHT = 0.3
 _TOLD = 12
 
@@ -161,7 +162,11 @@ async def _judge(stage: Stage, played: Played | None, account: Account) -> None:
     account.late += [f"taken over after {one:.1f} s" for one in account.recoveries if one > _RECOVERY_BOUND]
     if played is not None:
         account.late += [f"did not happen: {one}" for one in played.missed]
-        account.faults += [f"exit status {played.status}"] if played.status else []
+        if _STOPPED in played.err:  # so it must be where orders cannot be read; what is open then is not lost
+            account.late.append("the agents stopped by themselves: the broker was out of reach for too long")
+            account.finding.lost.clear()
+        else:
+            account.faults += [f"exit status {played.status}"] if played.status else []
 
 
 def _outputs(played: Played | None) -> dict[str, object]:
