@@ -157,7 +157,8 @@ async def _judge(stage: Stage, played: Played | None, account: Account) -> None:
     decided = [line.at for line in lines if line.kind in _MANAGERS]
     account.managers = _gaps(decided, (one.at for one in stage.kills if one.what == "manager"), _IN_FLIGHT)
     account.kills = len(stage.kills) + len(stage.reached)
-    account.faults += [f"{task}: a model was asked for what the log had" for task in stage.paid_again(lines)]
+    # By the time at which the model's server came to see the request, which may be late itself.
+    account.late += [f"{task}: a model was asked for what the log had" for task in stage.paid_again(lines)]
     account.late += [f"the broker was away for {gap:.1f} s" for gap in account.gaps if gap > _GAP_BOUND]
     account.late += [f"taken over after {one:.1f} s" for one in account.recoveries if one > _RECOVERY_BOUND]
     if played is not None:
