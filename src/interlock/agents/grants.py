@@ -16,7 +16,7 @@ from interlock.protocol.taint import joined
 from interlock.protocol.team import Agent, Files, Input, JsonLines, PinnedTool, Step, Team, ToolUse
 from interlock.protocol.tools import Pin, ToolGrant
 
-__all__ = ["Labels", "evaluated", "grant_of", "input_texts", "pinned_texts", "uses_of"]
+__all__ = ["Labels", "evaluated", "grant_of", "input_texts", "is_outside", "pinned_texts", "uses_of"]
 
 
 def uses_of(step: Step, agent: Agent) -> tuple[ToolUse, ...]:
@@ -80,7 +80,7 @@ class Labels:
 
     def _of_input(self, name: str) -> tuple[str, ...]:
         declared = self._team.inputs.get(name)
-        return (f"input {name}",) if declared is not None and _is_outside(declared) else ()
+        return (f"input {name}",) if declared is not None and is_outside(declared) else ()
 
     def _of_items(self, state: JobState, step: Step) -> tuple[str, ...]:
         if step.outside is not None:
@@ -167,7 +167,8 @@ def _texts(value: Json) -> list[str]:
             return []
 
 
-def _is_outside(declared: Input) -> bool:
+def is_outside(declared: Input) -> bool:
+    """Return whether what an input holds comes from outside; files do where nothing else is said."""
     return declared.type in {"files", "jsonl"} if declared.outside is None else declared.outside
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from interlock.agents.demands import one_line
+from interlock.agents.grants import is_outside
 from interlock.agents.planning_form import CRITERIA, doers_of, inputs_of, tools_of, verifiers_of
 from interlock.agents.prompts import data_blocks
 from interlock.backends.chat import ChatMessage
@@ -242,7 +243,7 @@ def _particulars(occasion: Occasion) -> Iterator[str]:
 def _inputs(submitted: JobSubmitted) -> Iterator[str]:
     declared = submitted.team.inputs
     for name in dict.fromkeys((*submitted.inputs, *submitted.stored)):
-        outside = bool(submitted.taint) or _is_outside(declared.get(name))
+        outside = bool(submitted.taint) or (name in declared and is_outside(declared[name]))
         stored, value = submitted.stored.get(name), submitted.inputs.get(name)
         if stored is None and value is None:
             yield f"inputs.{name}: not given"
@@ -253,12 +254,6 @@ def _inputs(submitted: JobSubmitted) -> Iterator[str]:
         else:
             text = canonical_json(value)
             yield f"inputs.{name}: {_shape(value, stored)}: {text if len(text) <= _SAMPLE else text[:_SAMPLE] + '...'}"
-
-
-def _is_outside(declared: Input | None) -> bool:
-    if declared is None:
-        return False
-    return declared.type in {"files", "jsonl"} if declared.outside is None else declared.outside
 
 
 def _shape(value: Json, stored: StoredItems | None) -> str:

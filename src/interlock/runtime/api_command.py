@@ -4,7 +4,6 @@ import argparse
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
 from pathlib import Path
 
 from interlock.runtime.api.keyfile import (
@@ -17,7 +16,7 @@ from interlock.runtime.api.keyfile import (
     read_keys,
     write_keys,
 )
-from interlock.runtime.api.settings import HttpSetup
+from interlock.runtime.api.settings import HttpSetup, is_loopback
 from interlock.runtime.failures import FileUnwritable, Mistake
 from interlock.runtime.show import print_out
 
@@ -123,7 +122,7 @@ def http_setup(options: argparse.Namespace) -> HttpSetup | None:
         return None
     host, port = _address(options.http)
     keys = None if options.http_open else options.http_keys or options.state / _KEYS
-    if keys is None and not _is_loopback(host):
+    if keys is None and not is_loopback(host):
         raise HttpOpenForAll(host)
     if keys is not None:
         _check_keys(keys)
@@ -135,13 +134,6 @@ def _address(text: str) -> tuple[str, int]:
     if not (port.isascii() and port.isdecimal() and int(port) <= _LARGEST_PORT):
         raise HttpAddressInvalid(text)
     return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _check_keys(path: Path) -> None:

@@ -9,7 +9,7 @@ from interlock.backends.capabilities import CAPABILITIES
 from interlock.backends.engines import LOCAL_URL_ENV, MODEL_URL_ENV, Endpoint, resolve_endpoint
 from interlock.backends.errors import ModelError
 from interlock.backends.vllm_metrics import VllmMetrics, read_metrics
-from interlock.protocol.team import ModelSettings, Team
+from interlock.protocol.team import Team
 from interlock.runtime.report import EngineReport, PrefixCacheReport
 from interlock.runtime.staffing import models_used
 
@@ -64,7 +64,7 @@ class Gauges:
     async def begin(self, team: Team, environment: Mapping[str, str]) -> None:
         """Read them before the job; where it thinks with no vLLM there is nothing to read."""
         models = [model for _, model in models_used(team) if CAPABILITIES[model.engine].metrics]
-        self._endpoints = [_endpoint(model, environment) for model in models]
+        self._endpoints = [resolve_endpoint(model, environment) for model in models]
         self._names = tuple(dict.fromkeys(endpoint.name or "" for endpoint in self._endpoints))
         self._before = await read_metrics(self._endpoints)
 
@@ -91,7 +91,3 @@ class Gauges:
             running=after.running,
             waiting=after.waiting,
         )
-
-
-def _endpoint(model: ModelSettings, environment: Mapping[str, str]) -> Endpoint:
-    return resolve_endpoint(model, environment)

@@ -47,6 +47,8 @@ class Account:
     """Seconds from each kill of the broker to the next entry of the log."""
     managers: list[float] = field(default_factory=list)
     """Seconds from each kill of a manager alone to the next entry that a manager wrote."""
+    stopped: bool = False
+    """Whether the agents stopped by themselves, as they must where orders cannot be read; then tasks stay open."""
     kills: int = 0
     seconds: float = 0.0
 
@@ -59,7 +61,9 @@ class Account:
     @property
     def only_late(self) -> bool:
         """Whether nothing but time is the matter, which may have been the machine's."""
-        return bool(self.late) and self.late == self.offences
+        if self.faults or self.finding.doubled or (self.finding.lost and not self.stopped):
+            return False
+        return bool(self.late)
 
 
 def main() -> int:
@@ -163,11 +167,11 @@ async def _judge(stage: Stage, played: Played | None, account: Account) -> None:
     account.late += [f"taken over after {one:.1f} s" for one in account.recoveries if one > _RECOVERY_BOUND]
     if played is not None:
         account.late += [f"did not happen: {one}" for one in played.missed]
-        if _STOPPED in played.err:  # so it must be where orders cannot be read; what is open then is not lost
+        account.stopped = _STOPPED in played.err
+        if account.stopped:
             account.late.append("the agents stopped by themselves: the broker was out of reach for too long")
-            account.finding.lost.clear()
-        else:
-            account.faults += [f"exit status {played.status}"] if played.status else []
+        elif played.status:
+            account.faults.append(f"exit status {played.status}")
 
 
 def _outputs(played: Played | None) -> dict[str, object]:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from interlock.runtime.api.bounds import Rates, is_loopback
+from interlock.runtime.api.bounds import Rates
+from interlock.runtime.api.settings import is_loopback
 
 
 def test_a_bucket_fills_again_with_time() -> None:

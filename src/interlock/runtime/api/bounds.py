@@ -9,7 +9,6 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from ipaddress import ip_address
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -31,9 +30,9 @@ from interlock.runtime.api.problems import (
     TooBusy,
     TooManyRequests,
 )
-from interlock.runtime.api.settings import ApiSettings
+from interlock.runtime.api.settings import ApiSettings, is_loopback
 
-__all__ = ["PUBLIC", "Bounds", "Rates", "is_loopback"]
+__all__ = ["PUBLIC", "Bounds", "Rates"]
 
 PUBLIC = frozenset({"/healthz", "/readyz", "/openapi.json"})
 """The paths that need no key, and that are always answered."""
@@ -208,14 +207,6 @@ async def _discard(receive: Receive, *, more: bool) -> None:
         while more:
             message = await receive()
             more = message.get("more_body", False)
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host's name or address is of this machine alone."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def _kind(path: str) -> _Kind:

@@ -148,7 +148,7 @@ class Extra(BaseModel):
 
     inputs: dict[str, Json] = {}
     """The team's inputs, by name."""
-    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")] | None = None
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
     """The id of the job: the same request sent again with it is the same job. Left out: a new job."""
     priority: Priority = "normal"
     approve_plan: bool = False

@@ -1,10 +1,12 @@
 """What a server of the HTTP API is told when it starts."""
 
+from ipaddress import ip_address
+
 from pydantic import Field
 
 from interlock.protocol.base import Strict
 
-__all__ = ["ApiSettings", "HttpSetup"]
+__all__ = ["ApiSettings", "HttpSetup", "is_loopback"]
 
 
 class ApiSettings(Strict):
@@ -39,3 +41,11 @@ class HttpSetup(Strict):
     def url(self) -> str:
         """Where it is."""
         return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host's name or address is of this machine alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
