@@ -4,15 +4,18 @@
 the bytes that the broker has, over a consumer of their own, and hold them against what was seen outside of the system.
 """
 
+import asyncio
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import nats
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.client import JetStreamContext
 
 from interlock.protocol.messages import TaskAssigned, TaskClosed, TaskResult, TaskVerdict
 from interlock.protocol.state import Entry
@@ -22,6 +25,7 @@ __all__ = ["Account", "Finding", "Line", "account_of", "judge", "raw_log"]
 
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _FETCH = 500
+_READ_SECONDS = 60
 _RECORD = "!"
 """What the task's token ends with on the subjects of what happened outside of its chain."""
 
@@ -103,16 +107,30 @@ async def raw_log(address: BrokerAddress, ns: str = "main") -> list[Line]:
 
 
 async def _read_all(client: Client, ns: str) -> list[Line]:
-    stream, found = client.jetstream(), list[Line]()
-    every = ConsumerConfig(
-        ack_policy=AckPolicy.NONE, deliver_policy=DeliverPolicy.ALL, mem_storage=True, num_replicas=1
+    """Read up to what the stream's leader has now; a consumer may be with a replica that is still behind."""
+    stream, found, name = client.jetstream(), list[Line](), f"IL_{ns}"
+    last = (await stream.stream_info(name)).state.last_seq
+    async with asyncio.timeout(_READ_SECONDS):
+        while (have := found[-1].seq if found else 0) < last:
+            found += await _read_from(stream, name, f"il.{ns}.log.>", have + 1, last)
+    return found
+
+
+async def _read_from(stream: JetStreamContext, name: str, subjects: str, begin: int, last: int) -> list[Line]:
+    """Read over one consumer, as far as that gets: the node that it is with may be about to leave or to come."""
+    found = list[Line]()
+    config = ConsumerConfig(
+        ack_policy=AckPolicy.NONE,
+        deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+        opt_start_seq=begin,
+        mem_storage=True,
+        num_replicas=1,
     )
-    pull = await stream.pull_subscribe(f"il.{ns}.log.>", stream=f"IL_{ns}", config=every)
-    pending = (await pull.consumer_info()).num_pending or 0
-    while pending:
-        for message in await pull.fetch(min(_FETCH, pending), timeout=10):
-            found.append(_line(message))
-            pending = message.metadata.num_pending or 0
+    with suppress(TimeoutError):
+        pull = await stream.pull_subscribe(subjects, stream=name, config=config)
+        while begin <= last:
+            found += [_line(message) for message in await pull.fetch(min(_FETCH, last - begin + 1), timeout=5)]
+            begin = found[-1].seq + 1
     return found
 
 
