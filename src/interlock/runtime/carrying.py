@@ -17,18 +17,19 @@ from interlock.agents.manager import Planner, Stamp
 from interlock.agents.proposer import ProposalOutcome
 from interlock.observability.attributes import HEADER_REPLACES, HEADER_ROOT
 from interlock.observability.context import job_traceparent, task_traceparent
-from interlock.observability.tracing import JobRecord, TaskRecord, Tracing
+from interlock.observability.tracing import Tracing
 from interlock.protocol.codec import kind_of
 from interlock.protocol.commands import Assign, Propose, Written
 from interlock.protocol.control import Policy
 from interlock.protocol.decide import decide
 from interlock.protocol.errors import BodyTooLarge
 from interlock.protocol.machine import evolve, fold, settle
-from interlock.protocol.messages import JOB_TASK, JobClosed, JobSubmitted, Message, TaskClosed
-from interlock.protocol.state import Entry, JobState, TaskState
+from interlock.protocol.messages import JOB_TASK, JobSubmitted, Message, TaskClosed
+from interlock.protocol.state import Entry, JobState
 from interlock.protocol.subjects import log_subject
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import AnswerRefused
+from interlock.runtime.endings import Endings
 from interlock.runtime.failures import BROKER_AWAY
 from interlock.runtime.shelves import Shelves
 
@@ -74,6 +75,7 @@ class Carrier:
         self._planner = Planner(submitted)
         self._shelves = Shelves(bus)
         self._root = tracing.job_root({HEADER_ROOT: origin} if origin else None, submitted.job)
+        self._endings = Endings(tracing, self._root, now)
         self._own: set[int] = set()
         """Sequences that were appended and folded here and are still to come out of the log."""
         self._policy_epoch = 0
@@ -92,7 +94,12 @@ class Carrier:
                 self._own.discard(entry.seq)
             else:
                 self.state = evolve(self.state, entry)
+                self._endings.found(entry, self.state)
                 self._settle(entry)
+
+    def caught_up(self) -> None:
+        """Take the job up: all that the log had is folded."""
+        self._endings.taken_up()
 
     async def heed(self, policy: Policy, epoch: int) -> None:
         """Hold the plan against a policy that is new to it, and reject the plan where it does not stand.
@@ -192,8 +199,8 @@ class Carrier:
     def _fold(self, taken: Sequence[Entry]) -> None:
         self._own.update(entry.seq for entry in taken)
         self.state = fold(taken, self.state)
-        self._trace_endings(taken)
         for entry in taken:
+            self._endings.made(entry, self.state)
             self._settle(entry)
 
     def _settle(self, entry: Entry) -> None:
@@ -203,20 +210,6 @@ class Carrier:
 
     def _stamp(self) -> Stamp:
         return Stamp(self._new_id(), self._now())
-
-    def _trace_endings(self, entries: Iterable[Entry]) -> None:
-        """Write the spans of what ``entries`` ended; only the manager whose message was taken does."""
-        if not self._tracing.enabled:
-            return
-        for entry in entries:
-            match entry.message:
-                case TaskClosed():
-                    task = self.state.tasks[entry.message.task]
-                    self._tracing.emit_task(self._root, _task_record(self.state, task))
-                case JobClosed():
-                    self._tracing.emit_job(self._root, _job_record(self.state, entry.message))
-                case _:
-                    pass
 
 
 def _raise_what_stops(errors: Iterable[Exception], *, some: bool) -> None:
@@ -231,36 +224,3 @@ def _raise_what_stops(errors: Iterable[Exception], *, some: bool) -> None:
             raise error
     if away and not some:
         raise away[0]
-
-
-def _task_record(state: JobState, task: TaskState) -> TaskRecord:
-    began = task.began or task.ended or utc_now()
-    step = state.steps[task.step].spec
-    return TaskRecord(
-        job=state.submitted.job if state.submitted else "",
-        task=task.id,
-        step=task.step,
-        agent=task.current.role.partition("@")[0] if task.attempts else step.agent,
-        started=began,
-        ended=task.ended or began,
-        outcome=task.outcome or "",
-        attempts=len(task.attempts),
-        reason=task.reason,
-        redone={
-            attempt.number: [objection.criterion for objection in attempt.objections]
-            for attempt in task.attempts
-            if attempt.number != task.stands and attempt.verdict is not None
-        },
-    )
-
-
-def _job_record(state: JobState, closed: JobClosed) -> JobRecord:
-    submitted = state.submitted
-    return JobRecord(
-        job=closed.job,
-        team=submitted.team.team if submitted else "",
-        started=submitted.at if submitted else closed.at,
-        ended=closed.at,
-        status=closed.status,
-        reason=closed.reason,
-    )

@@ -26,6 +26,7 @@ from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import BusError
 from interlock.runtime.carrying import new_id, utc_now
 from interlock.runtime.controlwatch import ControlWatch
+from interlock.runtime.endings import TAKEN_OVER
 from interlock.runtime.failures import BROKER_AWAY, first_error
 from interlock.runtime.keeper import Keeper
 from interlock.runtime.proposing import Proposers
@@ -68,6 +69,15 @@ class _Open:
     wish: Wish
 
 
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A job that is over, as its own chain tells of it."""
+
+    since: int
+    """Where its log begins."""
+    at: datetime
+
+
 @dataclass(slots=True)
 class _Kept:
     """A job that is kept going here."""
@@ -90,6 +100,8 @@ class Coordinator:
         new_id: Callable[[], str] = new_id,
     ) -> None:
         self._bus = bus
+        self._tracing = tracing
+        self._now = now
         self._rooms = rooms
         self._room: Mapping[str, int] = {}
         self._control = ControlWatch(bus.orders)
@@ -103,6 +115,8 @@ class Coordinator:
         self._caught_up = False
         self._tree: str | None = None
         """The job that all others are within which are kept here; None: there are no bounds."""
+        self._ended: dict[str, _Ended] = {}
+        """Jobs that another manager has ended of late; unless spans are written, none."""
         self._orphans: dict[str, str] = {}
         """Why open jobs must end that were a part of one which is over."""
 
@@ -184,11 +198,19 @@ class Coordinator:
                         self._orphans[retried.job] = _orphaned(first.message.parent)
                     self._open[retried.job] = _open(first.message, first.seq, entry.seq)
             case JobClosed() as closed:
-                self._open.pop(closed.job, None)
+                self._note_ended(closed, self._open.pop(closed.job, None))
                 self._orphans.pop(closed.job, None)
                 self._end_within(closed.job)
             case _:
                 pass
+
+    def _note_ended(self, closed: JobClosed, known: _Open | None) -> None:
+        """Note a job that another manager has ended, whose spans may die with that."""
+        if known is None or closed.job in self._kept or not self._tracing.enabled:
+            return
+        latest = self._now() - TAKEN_OVER
+        self._ended = {job: ended for job, ended in self._ended.items() if ended.at > latest}
+        self._ended[closed.job] = _Ended(known.since, closed.at)
 
     def _end_within(self, over: str) -> None:
         """Have the open jobs end that are within one that is over."""
@@ -214,6 +236,11 @@ class Coordinator:
             if partition_of(job) in self._parts and job not in self._kept:
                 self._kept[job] = kept = _Kept(self._keeper_of(job), anyio.CancelScope())
                 self._group.start_soon(self._keep, job, kept, known.since)
+        for job in [job for job in self._ended if partition_of(job) in self._parts]:
+            ended = self._ended.pop(job)
+            if job not in self._open and self._now() - ended.at < TAKEN_OVER:
+                kept = _Kept(self._keeper_of(job), anyio.CancelScope())
+                self._group.start_soon(self._persistently, job, kept, ended.since)  # it writes the spans, and ends
 
     async def _keep(self, job: str, kept: _Kept, since: int) -> None:
         """Keep a job going until it is over and not put back."""

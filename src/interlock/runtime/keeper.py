@@ -143,8 +143,10 @@ class Keeper:
                 caught_up = True
             if self.state.disordered:
                 return None
-            if self._carrier is not None and await self._is_over(self._carrier, group):
-                return self._carrier.state.head
+            if (carrier := self._carrier) is not None:
+                carrier.caught_up()
+                if await self._is_over(carrier, group):
+                    return carrier.state.head
         raise AssertionError("the log has no end")
 
     async def _read_log(self, since: int, send: _News, ready: Callable[[], None]) -> None:
