@@ -382,20 +382,20 @@ CASES = {
         "attempts are numbered without gaps",
     ),
     "what was put back is closed as if it were open": _machine(
-        "    if task.phase is Phase.RETRIED:\n        state = _unqueued(state, task)\n    else:\n        step =",
-        "    if True:\n        step =",
+        "begun = task.phase is not Phase.RETRIED",
+        "begun = True",
         RETRIED_KILLED,
         "the machine follows what the broker took",
     ),
     "what was put back is not counted as open": _machine(
-        "step = replace(step, open=step.open + begins, redone", "step = replace(step, redone", RETRIED, "follows what"
+        "        open=step.open + begins,\n", "        open=step.open + (not again),\n", RETRIED, "follows what"
     ),
     "an item that began again stays in the queue": _machine(
-        "state = _unqueued(state, task) if begins else state", "pass", RETRIED_ITEMS, "more attempts"
+        "queue = _queue_without(state, task) if begins else queue", "pass", RETRIED_ITEMS, "more attempts"
     ),
     "an item that was cancelled again stays in the queue": _machine(
-        "    if task.phase is Phase.RETRIED:\n        state = _unqueued(state, task)\n    else:",
-        "    if task.phase is not Phase.RETRIED:",
+        "queue = state.queue if begun else _queue_without(state, task)",
+        "queue = state.queue",
         RETRIED_ITEMS_KILLED,
         "after it was closed",
     ),

@@ -12,7 +12,11 @@ An attempt that has to wait for a person goes ``assigned -> asked -> answered ->
 Who sends an entry is what the broker authenticated, and only the roles that the assignment names may go on with it.
 """
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+
+from rpds import HashTrieSet
 
 from interlock.protocol._replacing import replace
 from interlock.protocol.evolving_effects import intended, is_of_this_task, recorded
@@ -44,6 +48,7 @@ from interlock.protocol.state import (
     Question,
     StepState,
     TaskState,
+    is_known,
 )
 from interlock.protocol.taint import joined
 
@@ -206,12 +211,11 @@ def _answered(
 def _assigned(state: JobState, task: TaskState | None, message: TaskAssigned, entry: Entry) -> JobState:
     if not _may_assign(state, task, message):
         return _refuse(state, entry)
-    step = state.steps[message.step]
-    step = replace(step, began=step.began or message.at)
-    attempt = Attempt(message.attempt, message.role, message.verifier)
     if task is not None and message.resumes:
         task = replace(task, head=entry.seq, phase=Phase.ASSIGNED)
         return replace(state, tasks=state.tasks.insert(task.id, task), waiting=state.waiting - {task.id})
+    attempt = Attempt(message.attempt, message.role, message.verifier)
+    begins, again, queue = True, False, state.queue
     if task is None:
         task = TaskState(
             message.task,
@@ -223,11 +227,9 @@ def _assigned(state: JobState, task: TaskState | None, message: TaskAssigned, en
             label=message.label,
             began=message.at,
         )
-        step = replace(step, open=step.open + 1)
     else:
-        begins = task.phase is Phase.RETRIED
-        state = _unqueued(state, task) if begins else state
-        step = replace(step, open=step.open + begins, redone=step.redone + bool(task.attempts))
+        begins, again = task.phase is Phase.RETRIED, bool(task.attempts)
+        queue = _queue_without(state, task) if begins else queue
         task = replace(
             task,
             head=entry.seq,
@@ -236,8 +238,23 @@ def _assigned(state: JobState, task: TaskState | None, message: TaskAssigned, en
             label=message.label or task.label,
             question=None,
         )
-    state = replace(state, tasks=state.tasks.insert(task.id, task), waiting=state.waiting - {task.id})
-    return replace(state, steps=state.steps.insert(message.step, _advanced(state, step)))
+    step, tasks = state.steps[message.step], state.tasks.insert(task.id, task)
+    index, settled = _next_index(step, tasks)
+    step = replace(
+        step,
+        began=step.began or message.at,
+        open=step.open + begins,
+        redone=step.redone + again,
+        next_index=index,
+        settled=settled,
+    )
+    return replace(
+        state,
+        tasks=tasks,
+        steps=state.steps.insert(message.step, step),
+        waiting=state.waiting - {task.id},
+        queue=queue,
+    )
 
 
 def _may_assign(state: JobState, task: TaskState | None, message: TaskAssigned) -> bool:
@@ -274,23 +291,26 @@ def _named(message: TaskAssigned) -> tuple[str, int | None]:
     return message.step, message.index
 
 
-def _unqueued(state: JobState, task: TaskState) -> JobState:
-    """Take an item out of the queue that was put back; a step stays there."""
+def _queue_without(state: JobState, task: TaskState) -> tuple[str, ...]:
+    """Return the queue without an item that was put back; a step stays there."""
     if task.index is None or task.id not in state.queue:
-        return state
+        return state.queue
     place = state.queue.index(task.id)
-    return replace(state, queue=(*state.queue[:place], *state.queue[place + 1 :]))
+    return (*state.queue[:place], *state.queue[place + 1 :])
 
 
-def _advanced(state: JobState, step: StepState) -> StepState:
-    """Return ``step`` with the first of its tasks found that is still to be assigned for the first time."""
+def _next_index(step: StepState, tasks: Container[str]) -> tuple[int, HashTrieSet[int]]:
+    """Return the first item of ``step`` that is still to be assigned for the first time, and what is settled beyond.
+
+    ``tasks`` are those that the log knows and that are not settled.
+    """
     if step.spec.for_each is None:
-        return replace(step, next_index=1)
+        return 1, step.settled
     index, settled = step.next_index, step.settled
-    while index < (step.size or 0) and state.has_begun(step, index):
+    while index < (step.size or 0) and is_known(tasks, step, index):
         settled = settled.discard(index)
         index += 1
-    return replace(step, next_index=index, settled=settled)
+    return index, settled
 
 
 def _result(state: JobState, task: TaskState, message: TaskResult, entry: Entry) -> JobState:
@@ -302,7 +322,7 @@ def _result(state: JobState, task: TaskState, message: TaskResult, entry: Entry)
         attempts=(*task.attempts[:-1], attempt),
         usage=task.usage + message.usage,
     )
-    return _with_usage(replace(state, tasks=state.tasks.insert(task.id, task)), message)
+    return _worked_on(state, task, message, state.waiting)
 
 
 def _verdict(state: JobState, task: TaskState, message: TaskVerdict, entry: Entry) -> JobState:
@@ -314,16 +334,27 @@ def _verdict(state: JobState, task: TaskState, message: TaskVerdict, entry: Entr
         attempts=(*task.attempts[:-1], attempt),
         usage=task.usage + message.usage,
     )
-    state = replace(state, tasks=state.tasks.insert(task.id, task), waiting=state.waiting | {task.id})
-    return _with_usage(state, message)
+    return _worked_on(state, task, message, state.waiting | {task.id})
 
 
-def _with_usage(state: JobState, message: TaskResult | TaskVerdict) -> JobState:
-    state = replace(state, usage=state.usage + message.usage)
-    if message.spent_of == "job":
-        return replace(state, spent=state.spent or message.spent)
-    step = state.steps[state.tasks[message.task].step]
-    return replace(state, steps=state.steps.insert(step.spec.step, replace(step, spent=step.spent or message.spent)))
+def _worked_on(
+    state: JobState, task: TaskState, message: TaskResult | TaskVerdict, waiting: frozenset[str]
+) -> JobState:
+    """Return ``state`` with ``task`` as its worker or verifier left it, and what that used and used up."""
+    steps, spent = state.steps, state.spent
+    if message.spent and message.spent_of == "job":
+        spent = spent or message.spent
+    elif message.spent:
+        step = steps[task.step]
+        steps = steps.insert(task.step, replace(step, spent=step.spent or message.spent))
+    return replace(
+        state,
+        tasks=state.tasks.insert(task.id, task),
+        waiting=waiting,
+        usage=state.usage + message.usage,
+        steps=steps,
+        spent=spent,
+    )
 
 
 def _closed(state: JobState, task: TaskState | None, message: TaskClosed, entry: Entry) -> JobState:
@@ -331,11 +362,8 @@ def _closed(state: JobState, task: TaskState | None, message: TaskClosed, entry:
         return _closed_unassigned(state, message, entry)
     if task.phase is Phase.CLOSED or not _may_close(task, message):
         return _refuse(state, entry)
-    step = state.steps[task.step]
-    if task.phase is Phase.RETRIED:
-        state = _unqueued(state, task)
-    else:
-        step = replace(step, open=step.open - 1)
+    begun = task.phase is not Phase.RETRIED
+    queue = state.queue if begun else _queue_without(state, task)
     task = replace(
         task,
         head=entry.seq,
@@ -345,13 +373,16 @@ def _closed(state: JobState, task: TaskState | None, message: TaskClosed, entry:
         reason=message.reason,
         ended=message.at,
     )
+    step = _counted(state.steps[task.step], message.outcome, begun=begun)
     state = replace(
         state,
         tasks=state.tasks.insert(task.id, task),
+        steps=state.steps.insert(task.step, step),
         waiting=state.waiting - {task.id},
         asking=state.asking - {task.id},
+        queue=queue,
     )
-    return _with_count(state, step, message.outcome)
+    return state.queued() if step.complete else state
 
 
 def _may_close(task: TaskState, message: TaskClosed) -> bool:
@@ -384,8 +415,11 @@ def _closed_unassigned(state: JobState, message: TaskClosed, entry: Entry) -> Jo
         began=message.at,
         ended=message.at,
     )
-    state = replace(state, tasks=state.tasks.insert(task.id, task))
-    return _with_count(state, _advanced(state, step), message.outcome)
+    tasks = state.tasks.insert(task.id, task)
+    following, settled = _next_index(step, tasks)
+    step = _counted(replace(step, next_index=following, settled=settled), message.outcome, begun=False)
+    state = replace(state, tasks=tasks, steps=state.steps.insert(task.step, step))
+    return state.queued() if step.complete else state
 
 
 def _place(state: JobState, task: str) -> tuple[StepState, int | None] | None:
@@ -400,18 +434,13 @@ def _place(state: JobState, task: str) -> tuple[StepState, int | None] | None:
     return step, index
 
 
-def _with_count(state: JobState, step: StepState, outcome: TaskOutcome) -> JobState:
-    """Count one more closed task of ``step``; the last one may let other steps begin."""
-    step = _count(step, outcome)
-    state = replace(state, steps=state.steps.insert(step.spec.step, step))
-    return state.queued() if step.complete else state
-
-
-def _count(step: StepState, outcome: TaskOutcome) -> StepState:
+def _counted(step: StepState, outcome: TaskOutcome, *, begun: bool) -> StepState:
+    """Return ``step`` with one more closed task, which was open where it had begun."""
+    still = step.open - begun
     match outcome:
         case "accepted":
-            return replace(step, accepted=step.accepted + 1)
+            return replace(step, open=still, accepted=step.accepted + 1)
         case "failed":
-            return replace(step, failed=step.failed + 1)
+            return replace(step, open=still, failed=step.failed + 1)
         case "cancelled":
-            return replace(step, cancelled=step.cancelled + 1)
+            return replace(step, open=still, cancelled=step.cancelled + 1)

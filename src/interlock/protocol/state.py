@@ -6,7 +6,7 @@ They are made by folding the log (``interlock.protocol.machine``) and read by wh
 from __future__ import annotations  # the map of rpds is generic for type checkers only
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -45,6 +45,7 @@ __all__ = [
     "Question",
     "StepState",
     "TaskState",
+    "is_known",
 ]
 
 
@@ -348,11 +349,7 @@ class JobState:
 
     def has_begun(self, step: StepState, index: int | None) -> bool:
         """Return whether the log ever knew the task of ``step`` for an item: it is in ``tasks``, or settled."""
-        if task_id(step.spec.step, index) in self.tasks:
-            return True
-        if index is None or step.spec.for_each is None or index >= (step.size or 0):
-            return False
-        return index < step.next_index or index in step.settled
+        return is_known(self.tasks, step, index)
 
     def ready(self, step: str) -> bool:
         """Return whether all that ``step`` needs is over."""
@@ -387,3 +384,12 @@ class JobState:
         indices = [None] if spec.spec.for_each is None else range(spec.size or 0)
         ids = (task_id(step, index) for index in indices)
         return [self.tasks[one] for one in ids if one in self.tasks]
+
+
+def is_known(tasks: Container[str], step: StepState, index: int | None) -> bool:
+    """Return whether the task of ``step`` for an item is among ``tasks``, or settled."""
+    if task_id(step.spec.step, index) in tasks:
+        return True
+    if index is None or step.spec.for_each is None or index >= (step.size or 0):
+        return False
+    return index < step.next_index or index in step.settled
