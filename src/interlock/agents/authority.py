@@ -19,7 +19,7 @@ from interlock.protocol.permissions import Call, Layer, Permissions, judge_call
 from interlock.protocol.principles import DoneCall, Principle, broken_by_call, broken_by_plan, parse_principle
 from interlock.protocol.rule_checks import may_ever
 from interlock.protocol.taint import Provenance
-from interlock.protocol.team import PinnedTool, Step
+from interlock.protocol.team import Step, tool_of
 from interlock.protocol.tools import Pin, ToolGrant, ToolSpec
 
 __all__ = ["Authority", "Judged", "layers_of", "plan_objections"]
@@ -203,7 +203,7 @@ def _hopeless(
     for step in steps:
         layers = layers_of(submitted, policy, step.agent, step.step, step.permissions)
         for use in uses_of(step, submitted.team.agents[step.agent]):
-            name = use.tool if isinstance(use, PinnedTool) else use
+            name = tool_of(use)
             if name not in catalogue:
                 yield f"step {step.step}: there is no tool {name}"
             elif not may_ever(layers, catalogue[name], {}):

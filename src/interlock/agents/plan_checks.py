@@ -16,7 +16,7 @@ from interlock.agents.templates import TemplateInvalid, find_references, is_expr
 from interlock.protocol.base import Json
 from interlock.protocol.criteria import AnyCriterion, JsonSchemaCheck, RegexCheck, SchemaCriterion, templates_of
 from interlock.protocol.plan import PlanCycle, PlanProblem, StepDefinedTwice, UnknownNeed, all_needs, check_graph, sinks
-from interlock.protocol.team import Handover, InputType, PinnedTool, Step, Team
+from interlock.protocol.team import Handover, InputType, Step, Team, pins_of
 
 __all__ = ["Flaw", "Place", "PlanChecks"]
 
@@ -217,15 +217,13 @@ class PlanChecks:
     def _pins(self, at: Place, step: Step) -> None:
         """Check the templates of what a step pins, and of what its agent does."""
         for index, use in enumerate(step.tools or ()):
-            pins = use.pin if isinstance(use, PinnedTool) else {}
-            for place, text in _strings(pins, (*at, "tools", index, "pin")):
+            for place, text in _strings(pins_of(use), (*at, "tools", index, "pin")):
                 self._template(text, Use(step), *place)
 
     def _agent_pins(self) -> None:
         for name, agent in self._team.agents.items():
             for index, use in enumerate(agent.tools):
-                pins = use.pin if isinstance(use, PinnedTool) else {}
-                for place, text in _strings(pins, ("agents", name, "tools", index, "pin")):
+                for place, text in _strings(pins_of(use), ("agents", name, "tools", index, "pin")):
                     self._agent_pin(text, *place)
 
     def _agent_pin(self, text: str, *at: str | int) -> None:

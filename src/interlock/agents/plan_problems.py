@@ -18,7 +18,7 @@ from interlock.protocol.control import Policy
 from interlock.protocol.criteria import AnyCriterion, CommandCriterion, criterion_label, map_templates
 from interlock.protocol.messages import JobSubmitted
 from interlock.protocol.rule_checks import may_ever
-from interlock.protocol.team import Agent, Files, Handover, JsonLines, PinnedTool, Step, ToolUse
+from interlock.protocol.team import Agent, Files, Handover, JsonLines, PinnedTool, Step, ToolUse, pins_of, tool_of
 from interlock.protocol.tools import ToolSpec
 
 __all__ = ["plan_problems"]
@@ -118,7 +118,7 @@ def _liberties(submitted: JobSubmitted, new: Sequence[Step], before: Sequence[St
 def _missing_tools(submitted: JobSubmitted, step: Step) -> Iterator[str]:
     """Yield which tools of a step there are not at all, where its agent cannot say."""
     known = [spec.name for spec in submitted.tools]
-    for name in map(_name, step.tools or ()):
+    for name in map(tool_of, step.tools or ()):
         if name not in known:
             hint = did_you_mean(name, known) or f"; tools: {', '.join(known) or 'none'}"
             yield f"step {step.step}: tools: there is no tool {name!r}{hint}"
@@ -126,15 +126,15 @@ def _missing_tools(submitted: JobSubmitted, step: Step) -> Iterator[str]:
 
 def _beyond(submitted: JobSubmitted, step: Step, doer: str, agent: Agent) -> Iterator[str]:
     """Yield which tools a step uses that its agent has not, or not so."""
-    own = {_name(use): use for use in agent.tools}
+    own = {tool_of(use): use for use in agent.tools}
     has = f"it has {', '.join(own)}" if own else "it has none"
     for use in step.tools or ():
-        name = _name(use)
+        name = tool_of(use)
         if name not in own:
             hint = did_you_mean(name, own) or f"; {has}"
             yield f"step {step.step}: tools: agent {doer!r} has no tool {name!r}{hint}"
             continue
-        given, fixed = _pins_of(use), _pins_of(own[name])
+        given, fixed = pins_of(use), pins_of(own[name])
         for argument, value in fixed.items():
             if argument not in given or canonical_json(given[argument]) != canonical_json(value):
                 yield (
@@ -156,14 +156,6 @@ def _fewer(use: ToolUse, own: ToolUse) -> bool:
     return most is None or (wanted is not None and wanted <= most)
 
 
-def _name(use: ToolUse) -> str:
-    return use.tool if isinstance(use, PinnedTool) else use
-
-
-def _pins_of(use: ToolUse) -> Mapping[str, Json]:
-    return use.pin if isinstance(use, PinnedTool) else {}
-
-
 # --- tools
 
 
@@ -173,7 +165,7 @@ def _tools(submitted: JobSubmitted, policy: Policy, new: Sequence[Step]) -> Iter
     for step in new:
         layers = layers_of(submitted, policy, step.agent, step.step, step.permissions)
         for use in step.tools or ():
-            spec, pins = catalogue.get(_name(use)), _pins_of(use)
+            spec, pins = catalogue.get(tool_of(use)), pins_of(use)
             if spec is None or not pins:
                 continue  # the one is said by the principles' check, the other judged there
             problem = _pin_problem(spec, pins, Path(submitted.base))

@@ -7,7 +7,7 @@ What a team file says with nested keys stands here in plain texts, which ``plann
 from collections.abc import Iterable, Sequence
 
 from interlock.protocol.base import Json
-from interlock.protocol.team import TYPE_NAMES, Agent, Input, PinnedTool, Step, Team
+from interlock.protocol.team import TYPE_NAMES, Agent, Input, Step, Team, tool_of
 
 __all__ = ["CRITERIA", "MAKES", "MAX_STEPS", "doers_of", "inputs_of", "plan_schema", "tools_of", "verifiers_of"]
 
@@ -49,7 +49,7 @@ def verifiers_of(team: Team) -> tuple[str, ...]:
 def tools_of(agents: Iterable[Agent]) -> tuple[str, ...]:
     """Return the names of the tools that ``agents`` have, each once."""
     uses = (use for agent in agents for use in agent.tools)
-    return tuple(dict.fromkeys(use.tool if isinstance(use, PinnedTool) else use for use in uses))
+    return tuple(dict.fromkeys(tool_of(use) for use in uses))
 
 
 def inputs_of(agent: Agent) -> dict[str, Input]:

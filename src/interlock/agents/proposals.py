@@ -14,7 +14,7 @@ from interlock.protocol.messages import JobSubmitted, PlanProposed
 from interlock.protocol.plan import all_needs, sinks
 from interlock.protocol.planning import change_requested, keeping_problems
 from interlock.protocol.state import JobState
-from interlock.protocol.team import Files, JsonLines, PinnedTool, Step, Team, ToolUse
+from interlock.protocol.team import Files, JsonLines, Step, Team, ToolUse, pins_of, tool_of
 
 __all__ = ["completed", "proposal_problems", "question_about_plan", "result_steps_of"]
 
@@ -100,11 +100,8 @@ def _step_in_words(step: Step) -> str:
 
 
 def _use_in_words(use: ToolUse) -> str:
-    return f"{use.tool} with {canonical_json(use.pin)}" if isinstance(use, PinnedTool) and use.pin else _tool_of(use)
-
-
-def _tool_of(use: ToolUse) -> str:
-    return use.tool if isinstance(use, PinnedTool) else use
+    pins = pins_of(use)
+    return f"{tool_of(use)} with {canonical_json(dict(pins))}" if pins else tool_of(use)
 
 
 def _source_in_words(source: object) -> str:

@@ -7,6 +7,7 @@
 
 import zlib
 from dataclasses import dataclass
+from functools import cache
 
 from interlock.protocol.messages import (
     JOB_TASK,
@@ -28,6 +29,7 @@ __all__ = [
     "chain_subjects",
     "closed_subject",
     "closed_subjects",
+    "is_chained",
     "job_chains",
     "job_subjects",
     "live_subject",
@@ -87,10 +89,13 @@ def partition_of(job: str) -> int:
 
 def log_subject(message: Envelope) -> str:
     """Return the subject that ``message`` is published to."""
-    kind = type(message).model_fields["kind"].default.rpartition(".")[2]
-    chained = not isinstance(message, EffectDone | EffectInDoubt)
-    task = message.task if chained else message.task + _RECORD_MARK
-    return ".".join([_task_prefix(message.ns, message.job, task), kind, *_roles_of(message)])
+    task = message.task if is_chained(message) else message.task + _RECORD_MARK
+    return ".".join([_task_prefix(message.ns, message.job, task), _last_word(type(message)), *_roles_of(message)])
+
+
+def is_chained(message: Envelope) -> bool:
+    """Return whether ``message`` is an entry of its task's chain, and not a record beside it."""
+    return not isinstance(message, EffectDone | EffectInDoubt)
 
 
 def chain_subjects(ns: str, job: str, task: str = JOB_TASK) -> str:
@@ -187,6 +192,13 @@ def parse_log_subject(subject: str) -> LogSubject:
             return LogSubject(ns, int(part), job, task.removesuffix(_RECORD_MARK), kind, role, by, chained)
         case _:
             raise SubjectInvalid(subject)
+
+
+@cache
+def _last_word(message: type[Envelope]) -> str:
+    """Return the last word of a message's kind."""
+    kind: str = message.model_fields["kind"].default
+    return kind.rpartition(".")[2]
 
 
 def _roles_of(message: Envelope) -> list[str]:

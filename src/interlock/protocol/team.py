@@ -4,6 +4,7 @@ Whether the names in a team fit together is checked where the file is read (``in
 positions; a team that travels in ``job.submitted`` has passed that check.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
@@ -42,6 +43,8 @@ __all__ = [
     "Verify",
     "WebTools",
     "output_schema",
+    "pins_of",
+    "tool_of",
 ]
 
 Autonomy = Literal["suggest", "ask", "bounded"]
@@ -157,6 +160,16 @@ ToolUse = Annotated[
     Discriminator(lambda value: "pinned" if isinstance(value, (dict, PinnedTool)) else "name"),
 ]
 """A tool by its name, or with arguments that the plan fixes."""
+
+
+def tool_of(use: "str | PinnedTool") -> str:
+    """Return the name of the tool that is used."""
+    return use.tool if isinstance(use, PinnedTool) else use
+
+
+def pins_of(use: "str | PinnedTool") -> Mapping[str, Json]:
+    """Return the values that arguments of the tool must have."""
+    return use.pin if isinstance(use, PinnedTool) else {}
 
 
 class FilesTools(Strict):

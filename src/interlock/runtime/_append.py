@@ -6,7 +6,7 @@ from typing import TypeAlias
 import anyio
 
 from interlock.protocol.messages import Envelope
-from interlock.protocol.subjects import chain_subjects, log_subject, parse_log_subject
+from interlock.protocol.subjects import chain_subjects, is_chained, log_subject
 from interlock.runtime._batch import WORTH, Ready, portions, publish_batch
 from interlock.runtime._jetstream import NO_ROOM, SEQUENCE_WRONG, Raw, answer_of, direct_get, last_on, lead
 from interlock.runtime._wire import Wire
@@ -173,14 +173,12 @@ async def _outcome(send: Callable[[Envelope, Ready], Awaitable[int]], pair: _Pai
 
 
 def _ready(message: Envelope, body: bytes, headers: Mapping[str, str]) -> Ready:
-    subject = log_subject(message)
-    chained = parse_log_subject(subject).chained
-    return Ready(subject, body, {**headers, **_headers(message, chained=chained)})
+    return Ready(log_subject(message), body, {**headers, **_headers(message)})
 
 
-def _headers(message: Envelope, *, chained: bool) -> dict[str, str]:
+def _headers(message: Envelope) -> dict[str, str]:
     headers = {ID: message.id}
-    if chained:
+    if is_chained(message):
         headers[EXPECTED] = str(message.answers)
         headers[EXPECTED_ON] = chain_subjects(message.ns, message.job, message.task)
     return headers

@@ -15,11 +15,11 @@ from interlock.protocol.base import Json
 from interlock.protocol.permissions import Call, Decision, Layer, Permissions, judge_call, rule_text
 from interlock.protocol.principles import Principle, broken_by_call, parse_principle
 from interlock.protocol.rule_checks import may_ever
-from interlock.protocol.team import Agent, PinnedTool, Step, Team
+from interlock.protocol.team import Agent, PinnedTool, Step, Team, tool_of
 from interlock.protocol.tools import ToolSpec
 from interlock.runtime.policyfile import load_policy
 from interlock.runtime.show import print_out
-from interlock.runtime.team_tools import team_layers, tool_of
+from interlock.runtime.team_tools import team_layers
 from interlock.runtime.teamfile import load_team
 
 __all__ = ["EXIT_OF_OUTCOME", "CallUnreadable", "Question", "explain", "show_permissions"]

@@ -24,7 +24,7 @@ from interlock.protocol.criteria import criterion_label
 from interlock.protocol.items import StoredItems
 from interlock.protocol.messages import JobSubmitted
 from interlock.protocol.plan import sinks
-from interlock.protocol.team import Files, JsonLines, PinnedTool, Step, Team
+from interlock.protocol.team import Files, JsonLines, PinnedTool, Step, Team, tool_of
 from interlock.runtime.client import new_job_id
 from interlock.runtime.commands import model_problem, toolkit_of
 from interlock.runtime.model_engines import engines_for
@@ -170,7 +170,7 @@ def table_of(steps: Sequence[Step]) -> Iterator[str]:
 
 def _row(step: Step) -> tuple[str, ...]:
     criteria = [*(["output"] if step.output else []), *map(criterion_label, step.verify.criteria)]
-    tools = None if step.tools is None else [use.tool if isinstance(use, PinnedTool) else use for use in step.tools]
+    tools = None if step.tools is None else [tool_of(use) for use in step.tools]
     return (
         step.step,
         step.agent,

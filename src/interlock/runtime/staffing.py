@@ -13,7 +13,7 @@ from interlock.backends.capabilities import CAPABILITIES
 from interlock.backends.engines import MODEL_URL_ENV
 from interlock.protocol.base import Role, role_of
 from interlock.protocol.criteria import JudgeCriterion
-from interlock.protocol.team import Agent, Engine, Handover, ModelSettings, PinnedTool, Step, Team
+from interlock.protocol.team import Agent, Engine, Handover, ModelSettings, Step, Team, tool_of
 from interlock.runtime._names import QueueKind
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.api.settings import HttpSetup
@@ -167,7 +167,7 @@ def tool_names(team: Team, agent: str | None = None) -> frozenset[str]:
     ]
     if plans_by_itself(team):
         uses += [use for name, one in team.agents.items() if agent is None or name == agent for use in one.tools]
-    return frozenset(use.tool if isinstance(use, PinnedTool) else use for use in uses)
+    return frozenset(tool_of(use) for use in uses)
 
 
 def _workers_of(step: Step) -> list[str]:

@@ -8,11 +8,11 @@ from interlock.agents.grants import uses_of
 from interlock.agents.spelling import did_you_mean
 from interlock.protocol.base import Json, canonical_json
 from interlock.protocol.permissions import Layer, Permissions
-from interlock.protocol.team import Agent, PinnedTool, Step, Team, ToolSources, ToolUse
+from interlock.protocol.team import Agent, PinnedTool, Step, Team, ToolSources, ToolUse, pins_of, tool_of
 from interlock.protocol.tools import ToolSpec
 from interlock.runtime.yaml_positions import Location
 
-__all__ = ["Found", "ToolProblems", "check_tools", "team_layers", "tool_of", "tool_roots"]
+__all__ = ["Found", "ToolProblems", "check_tools", "team_layers", "tool_roots"]
 
 Found = tuple[Location, str]
 """Where a mistake is, and what it is."""
@@ -25,11 +25,6 @@ class ToolProblems:
     problems: tuple[Found, ...]
     catalogue: Mapping[str, ToolSpec] | None
     """None where the tools cannot be had as the team says, or where it names none."""
-
-
-def tool_of(use: ToolUse) -> str:
-    """Return the name of the tool that is used."""
-    return use.tool if isinstance(use, PinnedTool) else use
 
 
 def team_layers(team: Team, base: Path, agent: str | None = None, step: Step | None = None) -> list[Layer]:
@@ -227,8 +222,7 @@ class _ToolChecks:
         """Return the values that are known before a job runs, in their one form; or what is wrong with one."""
         from interlock.agents.tools.normal import CallNotNormal, normal_value  # noqa: PLC0415 -- few teams have tools
 
-        fixed = use.pin if isinstance(use, PinnedTool) else {}
-        known = {name: value for name, value in fixed.items() if not _is_template(value)}
+        known = {name: value for name, value in pins_of(use).items() if not _is_template(value)}
         try:
             return {name: normal_value(spec, name, value, self._base) for name, value in known.items()}
         except CallNotNormal as error:
