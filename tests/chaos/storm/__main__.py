@@ -29,6 +29,8 @@ _MANAGERS = frozenset({"assigned", "closed", "accepted", "expanded"})
 """The kinds of entries that only managers write."""
 _STOPPED = "could not be known whether it was killed"
 _IN_FLIGHT = 0.3
+_HELD_UP = 3.0
+"""Seconds that a busy machine may hold a request up on its way to the model's server, whose time counts."""
 _TOLD = 12
 
 
@@ -161,8 +163,9 @@ async def _judge(stage: Stage, played: Played | None, account: Account) -> None:
     decided = [line.at for line in lines if line.kind in _MANAGERS]
     account.managers = _gaps(decided, (one.at for one in stage.kills if one.what == "manager"), _IN_FLIGHT)
     account.kills = len(stage.kills) + len(stage.reached)
-    # By the time at which the model's server came to see the request, which may be late itself.
-    account.late += [f"{task}: a model was asked for what the log had" for task in stage.paid_again(lines)]
+    for task, seconds in stage.paid_again(lines):
+        told = f"{task}: a model was asked for what the log had for {seconds:.1f} s"
+        (account.late if seconds < _HELD_UP else account.faults).append(told)
     account.late += [f"the broker was away for {gap:.1f} s" for gap in account.gaps if gap > _GAP_BOUND]
     account.late += [f"taken over after {one:.1f} s" for one in account.recoveries if one > _RECOVERY_BOUND]
     if played is not None:

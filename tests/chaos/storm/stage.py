@@ -133,13 +133,14 @@ class Stage:
         """How many answers the model has given, about."""
         return len(self.server.seen)
 
-    def paid_again(self, lines: Sequence[Line]) -> list[str]:
-        """Return which model calls were made although the log had the result that they are for."""
+    def paid_again(self, lines: Sequence[Line]) -> list[tuple[str, float]]:
+        """Return which model calls were made although the log had the result that they are for, and seconds since."""
         ahead = time.time() - time.monotonic()
         results = _results(lines)
         calls = ((_attempt_of(seen.call), seen.began + ahead) for seen in self.server.seen)
         late = ((key, at, results.get((f"{key[0]}:{key[1]}", key[2]))) for key, at in calls)
-        return [f"{key[0]}:{key[1]}" for key, at, known in late if known is not None and at > known + _AT_ONCE]
+        since = ((f"{key[0]}:{key[1]}", at - known) for key, at, known in late if known is not None)
+        return [(task, seconds) for task, seconds in since if seconds > _AT_ONCE]
 
     def recoveries(self, lines: Iterable[Line]) -> dict[int, float]:
         """Return, for each assignment that a killed worker held, how long it took until another one was handed it.
