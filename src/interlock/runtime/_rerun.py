@@ -6,7 +6,7 @@ behind that died) is taken as it was recorded.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import partial
@@ -17,6 +17,7 @@ from interlock.agents.planning import ModelProposer, manager_of
 from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Json
 from interlock.protocol.codec import kind_of
+from interlock.protocol.machine import evolve, settle
 from interlock.protocol.messages import (
     JOB_TASK,
     Envelope,
@@ -32,7 +33,7 @@ from interlock.protocol.messages import (
     TaskAssigned,
     TaskClosed,
 )
-from interlock.protocol.state import Entry
+from interlock.protocol.state import Entry, JobState
 from interlock.runtime._recorded import Departure, RecordedModel, differences
 from interlock.runtime._rerun_agents import NOT_KEPT, Agents
 from interlock.runtime.bus import Bus
@@ -49,6 +50,9 @@ _RECORDING = {"exchanges", "seen"}
 """What is told of call by call."""
 
 _NO_TRACING = Tracing()
+
+_BEHIND = 64
+"""How many entries of workers and verifiers a manager may not have seen yet when it decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +151,8 @@ class Rerunner:
         """The ids of the manager's questions of now, by those of then."""
         self._run: dict[_Place, deque[Entry]] = {}
         """What the manager may append now: the entries up to the next one that is not a manager's."""
+        self._seen: deque[tuple[JobState, int]] = deque(maxlen=_BEHIND)
+        """The manager's state before each entry that came to it last, and how many entries had been made then."""
         self._turned_away: Envelope | None = None
         """The first message of the manager that it may not, since it last decided."""
         self.rerun = Rerun()
@@ -199,6 +205,7 @@ class Rerunner:
             same |= {"question": was.question, "expires": was.expires}
         stamped = made.model_copy(update=same)
         seq = await self._bus.append(stamped)
+        self._seen.append((self._carrier.state, len(self.rerun.made)))
         self._note(entry, seq, stamped)
         self._carrier.take([Entry(seq, stamped, entry.origin)])
 
@@ -245,7 +252,20 @@ class Rerunner:
             if len(self._pending()) == len(pending) and (reason := _stop(pending, self._record)):
                 await self._carrier.advance(killed=reason)
             if len(self._pending()) == len(pending):
+                await self._decide_behind()
+            if len(self._pending()) == len(pending):
                 await self._go_on_without(pending[0])
+
+    async def _decide_behind(self) -> None:
+        """Let the manager decide as if it had not seen what the log had last: then, results and decisions may cross."""
+        due, turned_away = len(self._pending()), self._turned_away
+        for before, made in reversed(self._seen):
+            self._carrier.state = before
+            await self._carrier.advance()
+            self._carrier.state = _gone_on(before, self.rerun.made[made:])
+            if len(self._pending()) < due:
+                return
+        self._turned_away = turned_away
 
     async def _go_on_without(self, entry: Entry) -> None:
         """Take an entry as recorded that the manager does not make by itself: an operator's rejection of the plan.
@@ -263,6 +283,15 @@ class Rerunner:
 
     def _pending(self) -> list[Entry]:
         return sorted((one for some in self._run.values() for one in some), key=lambda entry: entry.seq)
+
+
+def _gone_on(state: JobState, entries: Iterable[Entry]) -> JobState:
+    """Return the state after ``entries``, as who carries a job keeps it."""
+    for entry in entries:
+        state = evolve(state, entry)
+        if isinstance(entry.message, TaskClosed):
+            state = settle(state, entry.message.task)
+    return state
 
 
 def _by_manager(entry: Entry) -> bool:

@@ -7,6 +7,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -299,6 +300,23 @@ async def test_a_bound_stops_the_rerun_where_it_stopped_the_job(
     assert isinstance(closed, JobClosed)
     assert why in closed.reason
     report = await rerun(record)
+    assert ([str(one) for one in report.departures], report.same) == ([], True)
+
+
+async def test_a_decision_that_crossed_a_result_is_run_again(
+    bus: Bus, broker: BrokerAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A manager that assigns before it sees that the budget ran out does so in the rerun, too."""
+    team = _team(*_plan(*["plain"] * 8), limits={"parallel": 4}, budget={"calls": 5})
+    record = await _recorded(bus, broker, tmp_path, monkeypatch, team, lambda _: "short")
+    entries = list(record.entries)
+    spent = next(at for at, one in enumerate(entries) if isinstance(one.message, TaskResult) and one.message.spent)
+    last = max(at for at, one in enumerate(entries[:spent]) if isinstance(one.message, TaskAssigned))
+    assert not any(one.message.task == entries[last].message.task for one in entries[last + 1 : spent + 1])
+    entries.insert(spent, entries.pop(last))
+    assert isinstance(entries[spent - 1].message, TaskResult)
+    assert isinstance(entries[spent].message, TaskAssigned)
+    report = await rerun(replace(record, entries=tuple(entries)))
     assert ([str(one) for one in report.departures], report.same) == ([], True)
 
 
