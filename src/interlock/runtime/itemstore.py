@@ -30,7 +30,10 @@ MOST_BYTES = 128 * 1024
 """The most bytes of a chunk of more than one item."""
 
 _KEPT_BYTES = 4 * 1024 * 1024
-"""As much of what was read is kept, in bytes of JSON: those who work on a list have neighbouring items in hand."""
+"""As much of what was read is kept, in bytes of memory: those who work on a list have neighbouring items in hand."""
+
+_ITEM_BYTES = 256
+"""What an item takes in memory besides its JSON: a small object is many times longer than its text."""
 
 _PREFIX = "sha256:"
 
@@ -146,10 +149,14 @@ class ItemStore:
 
     def _keep(self, chunk: Chunk, items: tuple[Json, ...]) -> None:
         self._kept[chunk] = items
-        self._size += chunk.size
+        self._size += _size_of(chunk)
         while self._size > _KEPT_BYTES and len(self._kept) > 1:
             oldest, _ = self._kept.popitem(last=False)
-            self._size -= oldest.size
+            self._size -= _size_of(oldest)
+
+
+def _size_of(chunk: Chunk) -> int:
+    return chunk.size + chunk.items * _ITEM_BYTES
 
 
 async def each(items: Iterable[Json] | AsyncIterable[Json]) -> AsyncGenerator[Json, None]:

@@ -1,6 +1,7 @@
 """Lists of items beside the log."""
 
 import hashlib
+import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -116,3 +117,17 @@ async def test_what_was_read_lately_is_not_asked_for_again(bus: Bus) -> None:
     for chunk in stored.chunks:
         await store.chunk(chunk)
     assert await store.chunk(stored.chunks[0]) is not first
+
+
+async def test_what_is_kept_of_short_items_is_bounded_by_what_they_take(bus: Bus) -> None:
+    """A small object takes many times the memory of its JSON: a list of a hundred thousand is not kept whole."""
+    store = ItemStore(bus)
+    stored = await store.put({"n": n} for n in range(100_000))
+    tracemalloc.start()
+    try:
+        async for _ in store.items(stored):
+            pass
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 10 * 2**20
