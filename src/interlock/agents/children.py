@@ -7,10 +7,12 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import reduce
 from typing import Any, Literal
 
 from interlock.agents.answers import NotJson, parse_json
 from interlock.protocol.base import Json, Strict
+from interlock.protocol.budgets import narrower
 from interlock.protocol.lineage import child_job, depth_of
 from interlock.protocol.messages import Allowance, Bounds, JobClosed, JobSubmitted, TaskAssigned
 from interlock.protocol.team import Autonomy, Budget, Team
@@ -159,11 +161,7 @@ def _inputs(team: Team, assignment: TaskAssigned) -> dict[str, Json]:
 
 def _narrowed(own: Budget, allowances: Iterable[Allowance]) -> Budget:
     """Return the narrower of what the team allows itself and what is allowed to the task."""
-    calls, tokens = own.calls, own.tokens
-    for one in allowances:
-        calls = min(filter(None, (calls, one.calls)), default=None)
-        tokens = min(filter(None, (tokens, one.tokens)), default=None)
-    return Budget(seconds=own.seconds, calls=calls, tokens=tokens)
+    return reduce(narrower, (Budget(calls=one.calls, tokens=one.tokens) for one in allowances), own)
 
 
 def _shaped(result: Json, schema: dict[str, Json] | None) -> Json:

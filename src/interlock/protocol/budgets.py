@@ -2,22 +2,25 @@
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, TypeVar
 
 from interlock.protocol.messages import Allowance, JobSubmitted
 from interlock.protocol.state import JobState, StepState
-from interlock.protocol.team import Step
+from interlock.protocol.team import Budget, Step
 
 __all__ = [
     "allowances_of",
     "counter_of",
     "later",
+    "narrower",
     "overdue",
     "owner_of",
     "seconds_for",
     "spent_steps",
     "step_deadlines",
 ]
+
+_Bound = TypeVar("_Bound", int, float)
 
 _NO_TIME = 0.001
 """Seconds, where none are left: a grant has some."""
@@ -36,6 +39,20 @@ def _own(submitted: JobSubmitted, step: Step | None) -> Iterator[Allowance]:
     for name, budget in budgets:
         if budget.calls is not None or budget.tokens is not None:
             yield Allowance(job=submitted.job, step=name, calls=budget.calls, tokens=budget.tokens)
+
+
+def narrower(one: Budget, other: Budget) -> Budget:
+    """Return what both budgets allow."""
+    return Budget(
+        seconds=_least(one.seconds, other.seconds),
+        tokens=_least(one.tokens, other.tokens),
+        calls=_least(one.calls, other.calls),
+    )
+
+
+def _least(one: _Bound | None, other: _Bound | None) -> _Bound | None:
+    """Return the smaller bound; None is none."""
+    return min((bound for bound in (one, other) if bound is not None), default=None)
 
 
 def counter_of(allowance: Allowance, unit: Literal["calls", "tokens", "used"]) -> str:

@@ -165,6 +165,7 @@ def _submit(commands: Commands) -> argparse.ArgumentParser:
     submit.add_argument("--id", metavar="JOB", type=token, help="submitting an id again gives the same job")
     submit.add_argument("--priority", choices=("low", "normal", "high"), default="normal")
     submit.add_argument("--autonomy", choices=("suggest", "ask", "bounded"), help="as with `interlock run`")
+    add_budget(submit)
     approve_plan(submit)
     submit.add_argument("--watch", action="store_true", help="watch it to its end and report as `interlock run` does")
     return submit
@@ -246,6 +247,19 @@ def approve_plan(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_budget(command: argparse.ArgumentParser) -> None:
+    """Add the option that bounds what one job may use up."""
+    command.add_argument(
+        "--budget",
+        metavar="UNIT=N",
+        action="append",
+        default=[],
+        type=bound,
+        help="let the job use up so many calls, tokens or seconds, such as calls=100, where the team file does not "
+        "allow less; repeat it for several",
+    )
+
+
 def add_log_bytes(command: argparse.ArgumentParser) -> None:
     """Add the option that bounds the log."""
     command.add_argument(
@@ -263,6 +277,16 @@ def size(text: str) -> int:
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no size: write a whole number and K, M, G or T, such as 500M")
     return int(match[1]) << 10 * " KMGT".index(match[2] or " ")
+
+
+def bound(text: str) -> tuple[str, float]:
+    """Return the unit of a budget, and how much of it ``text`` allows."""
+    unit, _, amount = text.partition("=")
+    if unit not in {"calls", "tokens", "seconds"} or not re.fullmatch(r"[0-9]{1,15}", amount) or not int(amount):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no bound: write calls=N, tokens=N or seconds=N with a whole number from 1 on"
+        )
+    return unit, int(amount)
 
 
 def positive(text: str) -> int:

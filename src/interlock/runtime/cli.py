@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from interlock._version import __version__
-from interlock.runtime._words import Commands, add_late, add_log_bytes, approve_plan, positive, token
+from interlock.runtime._words import Commands, add_budget, add_late, add_log_bytes, approve_plan, positive, token
 
 __all__ = ["main", "parser"]
 
@@ -131,6 +131,7 @@ def _run(commands: Commands) -> None:
         help="what agents may do without a person: nothing, nothing that has an effect, or what the rules allow "
         "(default: as the team says)",
     )
+    add_budget(run)
     approve_plan(run)
     run.add_argument("--durable", action="store_true", help="sync the log to disk before anything counts as written")
     add_log_bytes(run)

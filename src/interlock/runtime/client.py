@@ -11,12 +11,13 @@ from interlock.observability.attributes import HEADER_ORIGIN, HEADER_ROOT
 from interlock.observability.context import job_traceparent
 from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Json
+from interlock.protocol.budgets import narrower
 from interlock.protocol.items import Priority, StoredItems
 from interlock.protocol.machine import fold
 from interlock.protocol.messages import JobSubmitted
 from interlock.protocol.state import Entry, JobState
 from interlock.protocol.subjects import job_subjects, log_subject, submitted_subject
-from interlock.protocol.team import Autonomy, Team
+from interlock.protocol.team import Autonomy, Budget, Team
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import AnswerRefused
 from interlock.runtime.config import NO_TOOLKIT, Toolkit
@@ -61,6 +62,7 @@ async def submit(  # noqa: PLR0913 -- all that a job is given; most may be left 
     job: str,
     *,
     autonomy: Autonomy | None = None,
+    budget: Budget | None = None,
     toolkit: Toolkit = NO_TOOLKIT,
     items: Mapping[str, StoredItems] | None = None,
     stored: Mapping[str, StoredItems] | None = None,
@@ -69,7 +71,8 @@ async def submit(  # noqa: PLR0913 -- all that a job is given; most may be left 
 ) -> bool:
     """Append the job to the log and return True; return False where it is there, since an id is one job for ever.
 
-    ``autonomy`` is the team's unless another is given; ``items`` and ``stored`` are as in ``JobSubmitted``.
+    ``autonomy`` is the team's unless another is given, ``budget`` narrows the team's; ``items`` and ``stored`` are as
+    in ``JobSubmitted``.
 
     :raises BrokerUnreachable: the broker cannot be reached; there is no job
     :raises AppendInDoubt: the connection broke; submit the same id again to be sure that there is one
@@ -84,7 +87,7 @@ async def submit(  # noqa: PLR0913 -- all that a job is given; most may be left 
         team=team,
         goal=goal,
         inputs=inputs,
-        budget=team.budget,
+        budget=narrower(team.budget, budget) if budget else team.budget,
         autonomy=autonomy or team.autonomy,
         tools=toolkit.catalogue,
         base=toolkit.base,

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,7 +34,7 @@ from interlock.observability.tracing import Tracing
 from interlock.protocol.control import AgentScope, AllScope, JobScope, TeamScope
 from interlock.protocol.errors import BodyTooLarge, NotInVersion
 from interlock.protocol.state import JobState
-from interlock.protocol.team import Team
+from interlock.protocol.team import Budget, Team
 from interlock.runtime._words import LATE
 from interlock.runtime.address import AddressInvalid
 from interlock.runtime.broker_errors import BrokerError, KeyMissing, KeysUnusable
@@ -57,7 +57,7 @@ from interlock.runtime.supervisor import AgentProcessFailed
 from interlock.runtime.teamfile import LoadedTeam, TeamFileInvalid, load_team
 from interlock.runtime.view import open_view
 
-__all__ = ["EXIT_OF_STATUS", "model_problem", "place_of", "run", "tell", "toolkit_of", "writable"]
+__all__ = ["EXIT_OF_STATUS", "budget_of", "model_problem", "place_of", "run", "tell", "toolkit_of", "writable"]
 
 EXIT_OF_STATUS = {"succeeded": 0, "failed": 1, "partial": 3, "killed": 4, "running": 0}
 """The exit status for each status of a job."""
@@ -175,6 +175,7 @@ def _run(options: argparse.Namespace) -> int:
         lists=frozen.lists,
         job=options.id,
         approve_plan=options.approve_plan,
+        budget=budget_of(options.budget),
     )
     tracing = Tracing.from_environment("interlock-client")
     try:
@@ -195,6 +196,11 @@ def writable(path: Path | None) -> Path | None:
         except OSError as error:
             raise FileUnwritable(path, error.strerror or str(error)) from None
     return path
+
+
+def budget_of(bounds: Sequence[tuple[str, float]]) -> Budget | None:
+    """Return what ``--budget`` allows, None without it; of the same unit the last one counts."""
+    return Budget.model_validate(dict(bounds)) if bounds else None
 
 
 def toolkit_of(loaded: LoadedTeam) -> Toolkit:

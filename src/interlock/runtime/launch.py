@@ -14,7 +14,7 @@ from interlock.observability.tracing import Tracing
 from interlock.protocol.base import Json, role_of
 from interlock.protocol.state import Entry, JobState
 from interlock.protocol.subjects import submitted_subject
-from interlock.protocol.team import Autonomy, Team
+from interlock.protocol.team import Autonomy, Budget, Team
 from interlock.runtime.address import BrokerAddress
 from interlock.runtime.bus import Bus
 from interlock.runtime.bus_errors import BusError
@@ -62,6 +62,8 @@ class Order:
     """How long agents may work on while it cannot be known whether they were killed."""
     autonomy: Autonomy | None = None
     """None: as the team says."""
+    budget: Budget | None = None
+    """What this job may use up, where that is less than the team allows."""
     job: str | None = None
     """The job's id; None: a new one."""
     approve_plan: bool = False
@@ -178,6 +180,7 @@ async def _run(
             given.inputs,
             job,
             autonomy=order.autonomy,
+            budget=order.budget,
             toolkit=order.toolkit,
             items=given.items,
             stored=given.stored,

@@ -17,7 +17,7 @@ from interlock.protocol.team import Agent, Team
 from interlock.runtime.broker import running_broker
 from interlock.runtime.bus import Bus
 from interlock.runtime.client import JobNotFound, new_job_id, read_job, submit, watch
-from interlock.runtime.commands import place_of, tell, toolkit_of
+from interlock.runtime.commands import budget_of, place_of, tell, toolkit_of
 from interlock.runtime.config import Toolkit
 from interlock.runtime.failures import Mistake
 from interlock.runtime.killswitch import Guardian
@@ -141,6 +141,7 @@ async def _submit_one(place: Place, wanted: _Wanted, tracing: Tracing) -> str:
                 given.inputs,
                 job,
                 autonomy=wanted.options.autonomy,
+                budget=budget_of(wanted.options.budget),
                 toolkit=wanted.toolkit,
                 items=given.items,
                 stored=given.stored,

@@ -18,6 +18,7 @@ from tests.waiting import eventually
 
 from interlock.protocol.messages import JobClosed, JobSubmitted
 from interlock.protocol.subjects import chain_subjects, submitted_subject
+from interlock.protocol.team import Budget
 from interlock.runtime.questions import give_answer
 from interlock.testing import Seen
 
@@ -193,12 +194,13 @@ async def test_earlier_messages_are_context(api: Served, client: _Client) -> Non
     goal = (await submitted(api, found.id.removeprefix("chatcmpl-"))).goal
     assert goal.splitlines()[0] == "Say that it is done."
     assert goal.endswith("system: Be kind.\nuser: Who?\nassistant: Ann.")
-    body = {"interlock": {"inputs": {"items": [3, 4]}, "id": "counted", "priority": "high"}}
+    body = {"interlock": {"inputs": {"items": [3, 4]}, "id": "counted", "priority": "high", "budget": {"calls": 9}}}
     found = await client.chat.completions.create(model="form", messages=[*earlier, user("Go")], extra_body=body)
     assert found.id == "chatcmpl-counted"
     assert json.loads(found.choices[0].message.content or "") == {"counted": [{"n": 3}, {"n": 4}], "goal": "Go"}
     job = await submitted(api, "counted")
     assert (job.priority, len(job.inputs["conversation"])) == ("high", 3)  # type: ignore[arg-type]
+    assert job.budget == Budget(calls=9)
     again = await client.chat.completions.create(model="form", messages=[*earlier, user("Go")], extra_body=body)
     assert again.choices == found.choices
     with pytest.raises(openai.ConflictError, match="id was used for another job"):

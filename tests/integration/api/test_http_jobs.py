@@ -10,6 +10,7 @@ from tests.waiting import eventually
 
 from interlock.protocol.messages import JobSubmitted
 from interlock.protocol.subjects import submitted_subject
+from interlock.protocol.team import Budget
 from interlock.runtime.api.settings import ApiSettings
 from interlock.runtime.bus import Bus
 
@@ -36,7 +37,7 @@ async def events_of(api: Api, path: str, last: str | None = None) -> list[tuple[
 async def test_a_job_is_submitted_once(bus: Bus) -> None:
     """The first request gets 201 and where the job is, the same again 200, another one with that id 409."""
     async with open_api(bus) as api:
-        first = await api.post("/v1/jobs", json={**_JOB, "id": "one"})
+        first = await api.post("/v1/jobs", json={**_JOB, "id": "one", "budget": {"tokens": 900}})
         again = await api.post("/v1/jobs", json={**_JOB, "id": "one"})
         other = await api.post("/v1/jobs", json={**_JOB, "id": "one", "inputs": {"numbers": [1, 3]}})
     assert (first.status_code, first.json(), first.headers["location"]) == (
@@ -49,6 +50,7 @@ async def test_a_job_is_submitted_once(bus: Bus) -> None:
     entries = await bus.entries(submitted_subject(bus.ns, "one"))
     assert len(entries) == 1
     assert isinstance(entries[0].message, JobSubmitted)
+    assert entries[0].message.budget == Budget(tokens=900)
     assert entries[0].message.inputs == {"numbers": [1, 2], "papers": None}
 
 
@@ -64,6 +66,7 @@ async def test_a_job_is_submitted_once(bus: Bus) -> None:
         ({"id": "a:b"}, (422, "request-invalid")),
         ({"id": "a b"}, (422, "request-invalid")),
         ({"priority": "most"}, (422, "request-invalid")),
+        ({"budget": {"calls": 0}}, (422, "request-invalid")),
         ({"colour": "red"}, (422, "request-invalid")),
     ],
 )

@@ -82,6 +82,17 @@ async def test_without_deaths_all_of_the_budget_is_used_and_what_is_paid_for_is_
     assert done.report["usage"]["calls"] == 100
 
 
+@pytest.mark.parametrize(("team_s", "job_s", "sent"), [(100, 10, 10), (8, 10, 8)], ids=["the job's", "the team's"])
+async def test_a_job_s_own_budget_narrows_the_team_s(tmp_path: Path, team_s: int, job_s: int, sent: int) -> None:
+    """What is given with the job counts where the team file does not allow less."""
+    team = _team(tmp_path, 30, {"calls": team_s})
+    arguments = ("run", str(team), "go", "--json", "--budget", f"calls={job_s}")
+    async with ScriptedServer(_answers) as server:
+        done = await interlock(*arguments, env={"INTERLOCK_MODEL_URL": server.url}, cwd=tmp_path)
+        assert len(server.calls) == sent
+    assert f"{sent} of {sent} model calls" in done.report["reason"]
+
+
 async def test_tokens_are_never_overdrawn(tmp_path: Path) -> None:
     """What all answers cost, those that nobody received included, is within the budget."""
     team = _team(tmp_path, 150, {"tokens": 30_000}, criteria=_CRITERIA[:1])

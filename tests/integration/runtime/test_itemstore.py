@@ -122,7 +122,8 @@ async def test_what_was_read_lately_is_not_asked_for_again(bus: Bus) -> None:
 async def test_what_is_kept_of_short_items_is_bounded_by_what_they_take(bus: Bus) -> None:
     """A small object takes many times the memory of its JSON: a list of a hundred thousand is not kept whole."""
     store = ItemStore(bus)
-    stored = await store.put({"n": n} for n in range(100_000))
+    items: Iterator[Json] = ({"n": n} for n in range(100_000))
+    stored = await store.put(items)
     tracemalloc.start()
     try:
         async for _ in store.items(stored):

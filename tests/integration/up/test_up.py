@@ -14,6 +14,8 @@ from tests.oracle import Account, account_of
 from tests.teams import digest_team, summary, write_items, write_team
 from tests.waiting import eventually
 
+from interlock.protocol.messages import JobSubmitted
+from interlock.protocol.team import Budget
 from interlock.testing import Answer, Call, ScriptedServer
 
 pytestmark = pytest.mark.timeout(300)
@@ -60,7 +62,9 @@ async def test_a_team_that_is_up_does_what_is_submitted(tmp_path: Path, team: Pa
         assert (done.status, done.report["status"]) == (0, "succeeded"), done.err
         assert whole(done.report)
         calls = len(server.calls)
-        first = await interlock("submit", str(team), "go", "--id", "mine", "--priority", "high", cwd=tmp_path)
+        first = await interlock(
+            "submit", str(team), "go", "--id", "mine", "--priority", "high", "--budget", "calls=500", cwd=tmp_path
+        )
         assert first.out == "mine\n"
         again = await interlock("submit", str(team), "go", "--id", "mine", cwd=tmp_path)
         assert (again.status, again.out) == (0, "mine\n")
@@ -86,6 +90,9 @@ async def test_a_team_that_is_up_does_what_is_submitted(tmp_path: Path, team: Pa
     assert not any(alive(pid) for pid in below)
     account = await account_of_job(tmp_path, "mine")
     assert (len(account.accepted), account.doubled) == (_ITEMS, [])
+    [given] = [one.message for one in await read_log(tmp_path / ".interlock") if one.message.job == "mine"][:1]
+    assert isinstance(given, JobSubmitted)
+    assert (given.priority, given.budget) == ("high", Budget(calls=500))
 
 
 async def test_what_was_killed_goes_on_where_it_was(tmp_path: Path, team: Path) -> None:

@@ -2,9 +2,11 @@
 
 from datetime import timedelta
 
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.unit.protocol.story import NOW, Story, step, team_of
 
-from interlock.protocol.budgets import allowances_of, counter_of, owner_of, seconds_for
+from interlock.protocol.budgets import allowances_of, counter_of, narrower, owner_of, seconds_for
 from interlock.protocol.commands import Assign
 from interlock.protocol.decide import wakes_at
 from interlock.protocol.messages import Allowance, JobClosed, JobSubmitted
@@ -23,6 +25,26 @@ def _two_steps(budget: Budget, *, parallel: int = 2) -> Story:
 def _closed(story: Story) -> JobClosed:
     assert story.state.closed is not None
     return story.state.closed
+
+
+_BUDGETS = st.builds(
+    Budget,
+    calls=st.none() | st.integers(1, 9),
+    tokens=st.none() | st.integers(1, 9),
+    seconds=st.none() | st.floats(0.1, 9),
+)
+
+
+@given(one=_BUDGETS, other=_BUDGETS)
+def test_the_narrower_of_two_budgets_allows_what_both_do(one: Budget, other: Budget) -> None:
+    """In each unit it is bound by whichever bounds it more, and by nothing that bounds neither."""
+    both = narrower(one, other)
+    assert both == narrower(other, one)
+    for unit in ("calls", "tokens", "seconds"):
+        bounds = [getattr(one, unit), getattr(other, unit)]
+        for amount in (1, 3, 5, 10):
+            allowed = all(bound is None or amount <= bound for bound in bounds)
+            assert (getattr(both, unit) is None or amount <= getattr(both, unit)) == allowed
 
 
 def test_jobs_around_pay_first_and_the_step_pays_last() -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from interlock import __version__
+from interlock.protocol.team import Budget
 from interlock.runtime import cli
 from interlock.runtime.cli import main, parser
+from interlock.runtime.commands import budget_of
 
 _HEAVY = {"pydantic", "anyio", "nats", "aiohttp", "openai", "jinja2", "rich", "ruamel.yaml", "opentelemetry", "uvloop"}
 _PROBE = """
@@ -85,6 +87,26 @@ def test_a_number_of_workers_is_one(number: str, capsys: pytest.CaptureFixture[s
         parser().parse_args(["run", "t.yaml", f"--workers={number}"])
     assert left.value.code == 2
     assert f"argument --workers: {number!r} is no whole number from 1 on" in capsys.readouterr().err
+
+
+def test_a_budget_of_a_job_is_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each unit once, of the same one the last; without the option there is none."""
+    monkeypatch.delenv("INTERLOCK_STATE", raising=False)
+    words = ["--budget", "calls=7", "--budget", "seconds=30", "--budget", "calls=5"]
+    for command in ("run", "submit"):
+        options = parser().parse_args([command, "t.yaml", *words])
+        assert budget_of(options.budget) == Budget(calls=5, seconds=30)
+        assert budget_of(parser().parse_args([command, "t.yaml"]).budget) is None
+
+
+@pytest.mark.parametrize("bound", ["calls", "calls=", "calls=0", "calls=-1", "calls=1.5", "euros=3", "tokens=²", "=3"])
+def test_a_budget_is_a_unit_and_a_number(bound: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Anything else is refused with what was given and what would be right."""
+    with pytest.raises(SystemExit) as left:
+        parser().parse_args(["run", "t.yaml", f"--budget={bound}"])
+    assert left.value.code == 2
+    told = f"argument --budget: {bound!r} is no bound: write calls=N, tokens=N or seconds=N"
+    assert told in capsys.readouterr().err
 
 
 def test_an_interrupt_before_anything_was_begun(

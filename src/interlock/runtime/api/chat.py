@@ -166,6 +166,7 @@ def _wanted(body: ChatRequest, conversation: Conversation, published: PublishedT
         goal_of(conversation, body.response_format, with_earlier=not taken),
         inputs,
         body.extra.id,
+        budget=body.extra.budget,
         priority=body.extra.priority,
         approve_plan=body.extra.approve_plan,
     )

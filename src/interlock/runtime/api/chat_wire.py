@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from interlock.protocol.base import Json, Usage
 from interlock.protocol.items import Priority
+from interlock.protocol.team import Budget
 
 __all__ = [
     "DONE",
@@ -150,6 +151,8 @@ class Extra(BaseModel):
     """The team's inputs, by name."""
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
     """The id of the job: the same request sent again with it is the same job. Left out: a new job."""
+    budget: Budget | None = None
+    """What the job may use up, where the team does not allow less."""
     priority: Priority = "normal"
     approve_plan: bool = False
     """Whether a person is asked before a plan that the team's manager made is followed."""

@@ -93,6 +93,7 @@ async def submit(request: JobRequest, context: InContext, caller: _Submitter, re
         request.inputs,
         request.id,
         request.autonomy,
+        request.budget,
         request.priority,
         request.approve_plan,
     )

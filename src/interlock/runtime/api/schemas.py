@@ -8,7 +8,7 @@ from interlock.protocol.base import Json, Name, Strict
 from interlock.protocol.control import Scope
 from interlock.protocol.items import Priority
 from interlock.protocol.messages import JobStatus
-from interlock.protocol.team import Autonomy, InputType
+from interlock.protocol.team import Autonomy, Budget, InputType
 from interlock.runtime.questions import KnownQuestion
 
 __all__ = [
@@ -46,6 +46,8 @@ class JobRequest(Strict):
     """The job's id; sending the same again gives the same job. Left out: a new one."""
     autonomy: Autonomy | None = None
     """Left out: the team's."""
+    budget: Budget | None = None
+    """What the job may use up, where the team does not allow less."""
     priority: Priority = "normal"
     approve_plan: bool = False
     """Whether a person is asked before a plan that the manager made is followed."""

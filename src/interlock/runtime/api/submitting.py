@@ -16,7 +16,7 @@ from interlock.protocol.errors import NotInVersion
 from interlock.protocol.items import Priority
 from interlock.protocol.messages import JobSubmitted
 from interlock.protocol.subjects import submitted_subject
-from interlock.protocol.team import Autonomy, Team
+from interlock.protocol.team import Autonomy, Budget, Team
 from interlock.runtime.api.context import ApiContext
 from interlock.runtime.api.problems import (
     BodyTooLarge,
@@ -57,6 +57,7 @@ class Wanted:
     id: str | None = None
     """None: a new one."""
     autonomy: Autonomy | None = None
+    budget: Budget | None = None
     priority: Priority = "normal"
     approve_plan: bool = False
 
@@ -103,6 +104,7 @@ async def _submitted(context: ApiContext, wanted: Wanted, given: StoredJob, job:
         given.inputs,
         job,
         autonomy=wanted.autonomy,
+        budget=wanted.budget,
         toolkit=wanted.team.toolkit,
         items=given.items,
         stored=given.stored,
