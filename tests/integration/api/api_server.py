@@ -77,7 +77,7 @@ class Api(httpx2.AsyncClient):
 async def open_api(
     bus: Bus,
     *,
-    keys: Iterable[KeyRecord] | None = None,
+    keys: Iterable[KeyRecord] | Keys | None = None,
     settings: ApiSettings | None = None,
     teams: Sequence[str] = ("digest",),
 ) -> AsyncIterator[Api]:
@@ -86,7 +86,7 @@ async def open_api(
         await Presence(bus).publish_team(team(name))
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    known = None if keys is None else Keys(keys)
+    known = keys if keys is None or isinstance(keys, Keys) else Keys(keys)
     async with (
         open_context(bus, Tracing(), known, settings or ApiSettings()) as context,
         serving(make_app(context), listener),

@@ -6,10 +6,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx2
 import pytest
 from tests.integration.api.api_server import Api, Hand, key_record, open_api
+from tests.waiting import eventually
 
+from interlock.protocol.control import JobScope
 from interlock.protocol.lineage import child_job
 from interlock.runtime.api.keyfile import write_keys
 from interlock.runtime.api.keys import KeyFile
@@ -139,6 +142,61 @@ async def test_a_file_of_keys_is_read_again(bus: Bus, tmp_path: Path) -> None:
     assert keys.caller("two") is not None
     assert "two" not in path.read_text().replace('"name": "two"', "")
     assert bus.is_connected
+
+
+async def _read_into(found: list[str], api: Api, key: str) -> None:
+    """Read the events of a job until the stream ends."""
+    headers = {"Authorization": f"Bearer {key}"}
+    async with api.stream("GET", "/v1/jobs/hidden/events", headers=headers) as answer:
+        async for line in answer.aiter_lines():
+            found.append(line)  # noqa: PERF401 -- each as it comes
+    found.append("ended")
+
+
+async def test_a_stream_ends_once_its_key_is_taken_back(bus: Bus, tmp_path: Path) -> None:
+    """It ends as streams end, nothing that comes after is told, and the streams of other keys go on."""
+    path = tmp_path / "keys.json"
+    kept, gone = key_record("kept", "read"), key_record("gone", "read")
+    write_keys(path, [kept, gone])
+    hand = Hand(bus, "hidden")
+    await hand.begin()
+    async with open_api(bus, keys=KeyFile(path)) as api, anyio.create_task_group() as group:
+        his, hers = list[str](), list[str]()
+        group.start_soon(_read_into, his, api, "gone")
+        group.start_soon(_read_into, hers, api, "kept")
+        await eventually(lambda: "event: plan" in his and "event: plan" in hers)
+        write_keys(path, [kept])
+        await eventually(lambda: "ended" in his)
+        await hand.close()
+        await eventually(lambda: "ended" in hers)
+        assert ("event: closed" in his, "event: closed" in hers) == (False, True)
+        assert (await ask(api, "gone", "GET", "/v1/jobs/hidden/events", None)).status_code == 401
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+async def test_a_chat_stops_once_its_key_is_taken_back(bus: Bus, tmp_path: Path, stream: bool) -> None:
+    """Its job is ordered to stop; who waits for the whole answer is told that the key is not known."""
+    path = tmp_path / "keys.json"
+    write_keys(path, [key_record("gone", "submit", "read", "answer", "kill")])
+    message = {"role": "user", "content": "Say it"}
+    extra = {"inputs": {"numbers": [1]}, "id": "mine"}
+    body = {"model": "digest", "messages": [message], "stream": stream, "interlock": extra}
+    answers = list[httpx2.Response]()
+
+    async def chat() -> None:
+        answers.append(await ask(api, "gone", "POST", "/v1/chat/completions", body))
+
+    async with open_api(bus, keys=KeyFile(path)) as api, anyio.create_task_group() as group:
+        group.start_soon(chat)
+        with anyio.fail_after(20):
+            while await bus.jobs() != ["mine"]:  # noqa: ASYNC110 -- the server sets no event here
+                await anyio.sleep(0.02)
+        write_keys(path, [])
+        await eventually(lambda: answers)
+    orders = [order.order for order in (await bus.orders.standing()).values()]
+    assert [(order.stop, order.scope) for order in orders] == [(True, JobScope(job="mine"))]
+    assert answers[0].status_code == (200 if stream else 401)
+    assert "[DONE]" not in answers[0].text
 
 
 @pytest.mark.parametrize(

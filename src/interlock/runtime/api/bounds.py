@@ -30,6 +30,7 @@ from interlock.runtime.api.problems import (
     TooBusy,
     TooManyRequests,
 )
+from interlock.runtime.api.revoking import WhileKnown
 from interlock.runtime.api.settings import ApiSettings, is_loopback
 
 __all__ = ["PUBLIC", "Bounds", "Rates"]
@@ -114,11 +115,21 @@ class Bounds:
         try:
             async with self._admitted(scope, receive) as passed:
                 begun = True
-                await self._app(scope, passed, send)
+                await self._pass_on(scope, passed, send)
         except Problem as problem:
             if begun:
                 raise
             await problem.response()(scope, receive, send)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the app answer; a stream ends once its key is taken back."""
+        keys, key = self._keys, _key_of(Headers(scope=scope))
+        if keys is None or _kind(scope["path"]) != "stream":
+            await self._app(scope, receive, send)
+            return
+        known = WhileKnown(receive, send, lambda: keys.caller(key) == scope["caller"])
+        await self._app(scope, known.receive, known.send)
+        await known.end(scope)
 
     @asynccontextmanager
     async def _admitted(self, scope: Scope, receive: Receive) -> AsyncIterator[Receive]:
@@ -143,8 +154,8 @@ class Bounds:
             if not (_is_local(headers.get("host", "")) and _is_local_origin(headers.get("origin"))):
                 raise AddressForeign
             return ANYBODY
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        caller = self._keys.caller(key.strip()) if scheme.lower() == "bearer" and key.strip() else None
+        key = _key_of(headers)
+        caller = self._keys.caller(key) if key else None
         if caller is None:
             self._take(self._rates, f" {_address(scope)}")
             raise KeyWanted
@@ -213,6 +224,12 @@ def _kind(path: str) -> _Kind:
     if _STOPS.fullmatch(path):
         return "stop"
     return "stream" if _STREAMS.fullmatch(path) else "other"
+
+
+def _key_of(headers: Headers) -> str:
+    """Return the key that a request comes with, an empty string where it has none."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
 
 
 def _address(scope: Scope) -> str:
