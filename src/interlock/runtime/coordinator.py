@@ -239,8 +239,7 @@ class Coordinator:
         for job in [job for job in self._ended if partition_of(job) in self._parts]:
             ended = self._ended.pop(job)
             if job not in self._open and self._now() - ended.at < TAKEN_OVER:
-                kept = _Kept(self._keeper_of(job), anyio.CancelScope())
-                self._group.start_soon(self._persistently, job, kept, ended.since)  # it writes the spans, and ends
+                self._group.start_soon(self._tell_again, job, ended.since)
 
     async def _keep(self, job: str, kept: _Kept, since: int) -> None:
         """Keep a job going until it is over and not put back."""
@@ -254,6 +253,11 @@ class Coordinator:
         finally:
             if self._kept.get(job) is kept:
                 del self._kept[job]
+
+    async def _tell_again(self, job: str, since: int) -> None:
+        """Have a keeper read a job that is over: it writes the spans. One that is archived meanwhile has none."""
+        with anyio.move_on_after(TAKEN_OVER.total_seconds()):
+            await self._persistently(job, _Kept(self._keeper_of(job), anyio.CancelScope()), since)
 
     async def _persistently(self, job: str, kept: _Kept, since: int) -> int:
         """Run the keeper of a job and return where the job was closed; a job that it fails over holds up no other."""
