@@ -6,13 +6,13 @@ Everything narrows on the way down: time, budget, autonomy, rules. Nothing here 
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import reduce
 from typing import Any, Literal
 
 from interlock.agents.answers import NotJson, parse_json
 from interlock.protocol.base import Json, Strict
-from interlock.protocol.budgets import narrower
+from interlock.protocol.budgets import later, narrower
 from interlock.protocol.lineage import child_job, depth_of
 from interlock.protocol.messages import Allowance, Bounds, JobClosed, JobSubmitted, TaskAssigned
 from interlock.protocol.team import Autonomy, Budget, Team
@@ -103,7 +103,7 @@ def child_of(
         ns=parent.ns,
         job=child_job(parent.job, assignment.task, assignment.attempt),
         at=at,
-        deadline=min(filter(None, (assignment.deadline, _later(at, assignment.grant.seconds))), default=None),
+        deadline=min(filter(None, (assignment.deadline, later(at, assignment.grant.seconds))), default=None),
         epoch=parent.epoch,
         team=team,
         goal=_goal(assignment),
@@ -131,13 +131,6 @@ def ended(closed: JobClosed, schema: dict[str, Json] | None) -> Ended:
         return Ended("done", output, "")
     reason = f"job {closed.job} ended {closed.status}" + (f": {closed.reason}" if closed.reason else "")
     return Ended("gave_up", output, reason)
-
-
-def _later(at: datetime, seconds: float) -> datetime | None:
-    try:
-        return at + timedelta(seconds=seconds)
-    except OverflowError:  # later than a calendar reaches is never
-        return None
 
 
 def _goal(assignment: TaskAssigned) -> str:
