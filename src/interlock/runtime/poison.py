@@ -22,9 +22,10 @@ SUSPECT = 5
 """At which delivery a message is worked on alone: four that had it before ended. What waits meanwhile is begun later:
 where many processes are killed by chance, few messages should be suspect."""
 
-MAX_DEATHS = 4
-"""How many processes may end over a message alone before it is answered as failed. Who is killed from outside again and
-again, while it has just this one in hand, is as good as never killed so often."""
+MAX_DEATHS = 16
+"""How many processes may end over a message alone before it is answered as failed. Where a process of a role is killed
+from outside each second and three are there, two in three attempts of some seconds end so: with less, chance alone
+takes one message in a thousand for poison. One that is to blame costs two minutes, in which all else goes on."""
 
 _REMEMBERED = 24 * 3600.0
 """Seconds for which a death is remembered."""

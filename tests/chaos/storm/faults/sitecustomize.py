@@ -5,8 +5,8 @@
 (empty: any), ``attempt`` (the least), and ``nth``: how often a process comes there before it dies. Each point kills
 once: a mark in the folder ``STORM_MARKS`` keeps the next process alive.
 
-Workers also write each message that they are handed to ``STORM_HANDED``: time, pid, sequence; 0 stands for the
-moment in which they begin to serve.
+Workers also write each message that they are handed to ``STORM_HANDED``: time, pid, sequence, and which delivery of it
+it is; sequence 0 stands for the moment in which they begin to serve.
 """
 
 import json
@@ -101,9 +101,9 @@ def _note(handed: str) -> None:
         nonlocal serving
         if not serving:
             serving = True
-            os.write(descriptor, f"{time.time()} {os.getpid()} 0\n".encode())
+            os.write(descriptor, f"{time.time()} {os.getpid()} 0 0\n".encode())
         delivery = await following(mine)
-        os.write(descriptor, f"{time.time()} {os.getpid()} {delivery.seq}\n".encode())
+        os.write(descriptor, f"{time.time()} {os.getpid()} {delivery.seq} {delivery.deliveries}\n".encode())
         return delivery
 
     deliveries.__anext__ = following_and_telling
