@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.cli import Finished, agent_pids, interlock, read_log, running
 from tests.oracle import account_of
 from tests.teams import digest_team, item_of, summary, write_items, write_team
@@ -59,12 +60,15 @@ async def test_a_judge_without_a_clear_verdict_accepts_nothing(tmp_path: Path) -
     assert [verdict["verdict"] for verdict in verdicts] == ["uncertain"] * len(_MISBEHAVIOUR)
 
 
+@pytest.mark.timeout(360)
 async def test_a_verifier_that_crashes_over_every_result_accepts_nothing(tmp_path: Path) -> None:
     """A result that kills its verifier again and again ends as uncertain, not as passed."""
     suicide = [{"command": ["sh", "-c", "kill -9 $PPID"]}]
     team = _team(tmp_path, suicide, 1, attempts=1)
     async with ScriptedServer(summary) as server:
-        done = await interlock("run", str(team), "go", "--json", env={"INTERLOCK_MODEL_URL": server.url}, cwd=tmp_path)
+        env = {"INTERLOCK_MODEL_URL": server.url}
+        async with running("run", str(team), "go", "--json", env=env, cwd=tmp_path) as command:
+            done = await command.finish(seconds=240)  # twenty deaths, each of which is noticed after five seconds
     await _nothing_accepted(tmp_path, done)
 
 
