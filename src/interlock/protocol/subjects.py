@@ -9,6 +9,7 @@ import zlib
 from dataclasses import dataclass
 from functools import cache
 
+from interlock.protocol.codec import kind_of
 from interlock.protocol.messages import (
     JOB_TASK,
     EffectDone,
@@ -197,8 +198,7 @@ def parse_log_subject(subject: str) -> LogSubject:
 @cache
 def _last_word(message: type[Envelope]) -> str:
     """Return the last word of a message's kind."""
-    kind: str = message.model_fields["kind"].default
-    return kind.rpartition(".")[2]
+    return kind_of(message).rpartition(".")[2]
 
 
 def _roles_of(message: Envelope) -> list[str]:

@@ -279,7 +279,7 @@ def size(text: str) -> int:
     return int(match[1]) << 10 * " KMGT".index(match[2] or " ")
 
 
-def bound(text: str) -> tuple[str, float]:
+def bound(text: str) -> tuple[str, int]:
     """Return the unit of a budget, and how much of it ``text`` allows."""
     unit, _, amount = text.partition("=")
     if unit not in {"calls", "tokens", "seconds"} or not re.fullmatch(r"[0-9]{1,15}", amount) or not int(amount):

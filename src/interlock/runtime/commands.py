@@ -198,7 +198,7 @@ def writable(path: Path | None) -> Path | None:
     return path
 
 
-def budget_of(bounds: Sequence[tuple[str, float]]) -> Budget | None:
+def budget_of(bounds: Sequence[tuple[str, int]]) -> Budget | None:
     """Return what ``--budget`` allows, None without it; of the same unit the last one counts."""
     return Budget.model_validate(dict(bounds)) if bounds else None
 

@@ -147,18 +147,15 @@ class Stage:
     def recoveries(self, lines: Iterable[Line]) -> dict[int, float]:
         """Return, for each assignment that a killed worker held, how long it took until another one was handed it.
 
-        Whether it held it still, the log tells: then nothing answers the assignment from before its death. Where the
-        broker delivered it more than once meanwhile, those who had it died before they could note it: what counts is
-        the time for each delivery.
+        Whether it held it still, the log tells: then nothing answers the assignment from before its death.
         """
         over = _answered(lines)
         died = {one.pid: one.at for one in self.kills if one.what == "worker"}
         found: dict[int, float] = {}
-        for number, (_, pid, seq, deliveries) in enumerate(handed := self._handed()):
-            again = next(((at, times) for at, _, other, times in handed[number + 1 :] if other == seq), None)
-            if seq and again is not None and pid in died and over.get(seq, again[0]) > died[pid]:
-                seconds = (again[0] - died[pid]) / max(1, again[1] - deliveries)
-                found[seq] = max(found.get(seq, 0.0), seconds)
+        for number, (_, pid, seq) in enumerate(handed := self._handed()):
+            later = next((at for at, _, other in handed[number + 1 :] if other == seq), None)
+            if seq and later is not None and pid in died and over.get(seq, later) > died[pid]:
+                found[seq] = max(found.get(seq, 0.0), later - died[pid])
         return found
 
     async def log(self) -> list[Line]:
@@ -170,13 +167,13 @@ class Stage:
 
     def serving(self, pids: Iterable[int]) -> set[int]:
         """Return which of some workers take assignments."""
-        return {pid for _, pid, seq, _ in self._handed() if seq == 0} & set(pids)
+        return {pid for _, pid, seq in self._handed() if seq == 0} & set(pids)
 
-    def _handed(self) -> list[tuple[float, int, int, int]]:
-        """Return when which worker was handed which assignment, and at which delivery."""
+    def _handed(self) -> list[tuple[float, int, int]]:
+        """Return when which worker was handed which assignment."""
         path = self.folder / "handed.log"
         rows = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-        return [(float(at), int(pid), int(seq), int(deliveries)) for at, pid, seq, deliveries in rows]
+        return [(float(at), int(pid), int(seq)) for at, pid, seq in rows]
 
 
 @asynccontextmanager

@@ -5,8 +5,8 @@
 (empty: any), ``attempt`` (the least), and ``nth``: how often a process comes there before it dies. Each point kills
 once: a mark in the folder ``STORM_MARKS`` keeps the next process alive.
 
-Workers also write each message that they are handed to ``STORM_HANDED``: time, pid, sequence, and which delivery of it
-it is; sequence 0 stands for the moment in which they begin to serve.
+Workers also write each message that they are handed to ``STORM_HANDED`` as it comes in: time, pid, sequence; 0 stands
+for the moment in which they begin to serve.
 """
 
 import json
@@ -93,7 +93,7 @@ def _note(handed: str) -> None:
     from interlock.runtime.deliveries import Deliveries  # noqa: PLC0415 -- only in workers
 
     deliveries: Any = Deliveries
-    following = deliveries.__anext__
+    following, receiving = deliveries.__anext__, deliveries._receive
     descriptor = os.open(handed, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     serving = False
 
@@ -101,12 +101,14 @@ def _note(handed: str) -> None:
         nonlocal serving
         if not serving:
             serving = True
-            os.write(descriptor, f"{time.time()} {os.getpid()} 0 0\n".encode())
-        delivery = await following(mine)
-        os.write(descriptor, f"{time.time()} {os.getpid()} {delivery.seq} {delivery.deliveries}\n".encode())
-        return delivery
+            os.write(descriptor, f"{time.time()} {os.getpid()} 0\n".encode())
+        return await following(mine)
 
-    deliveries.__anext__ = following_and_telling
+    def receiving_and_telling(mine: Any, pulled: Any) -> Any:
+        os.write(descriptor, f"{time.time()} {os.getpid()} {pulled.raw.seq}\n".encode())
+        return receiving(mine, pulled)
+
+    deliveries.__anext__, deliveries._receive = following_and_telling, receiving_and_telling
 
 
 if _POINTS:
